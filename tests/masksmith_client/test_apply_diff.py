@@ -126,6 +126,22 @@ def test_a_sharded_checkpoint_becomes_one_file(tmp_path: Path, some: dict[str, n
         assert file.metadata() == {"format": "pt"}
 
 
+def test_one_file_has_the_tensors_that_the_index_forgets(
+    tmp_path: Path, model: Path, some: dict[str, np.ndarray], capsys: pytest.CaptureFixture[str]
+) -> None:
+    index, output = tmp_path / "model.safetensors.index.json", tmp_path / "out.safetensors"
+    index.write_text(json.dumps({"weight_map": {"a": model.name, "row": model.name}}))
+    masks = write_masks(tmp_path / "masks", some)
+    before = load_torch(model)
+    assert run(["apply", str(tmp_path / "masks"), str(index), "-o", str(output)]) == 0
+    assert "contains 'conv', which the index does not list" in capsys.readouterr().err
+    after = load_torch(output)
+    assert set(after) == set(before)
+    assert np.array_equal(after["conv"].numpy(), before["conv"].numpy() * masks["conv"])
+    assert run(["apply", str(tmp_path / "masks"), str(index), "-o", str(output), "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["notes"]) == 4
+
+
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors.index.json", "1.safetensors", "link"])
 def test_a_file_of_a_sharded_model_is_not_replaced(
     tmp_path: Path, some: dict[str, np.ndarray], capsys: Any, file: str

@@ -187,6 +187,12 @@ def test_malformed_urls(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         Client(url)
 
 
+@pytest.mark.parametrize("url", ["http://exa mple", "http://a<b:80", "http://[bad", "https://a%20b/prefix"])
+def test_a_host_without_a_possible_name_is_refused(url: str) -> None:
+    with pytest.raises(InputError, match="a host with a character that no host's name has"):
+        Client(url)
+
+
 @pytest.mark.parametrize("url", ["http://host?", "http://host/prefix#", "http://host?a=b"])
 def test_a_url_has_no_query_and_no_fragment(url: str) -> None:
     with pytest.raises(InputError, match="has a query or a fragment"):

@@ -55,7 +55,7 @@ def test_a_pattern_must_be_given(client, save, check_problem):
     [
         (np.zeros((0, 8), np.float32), "no entries"),
         (np.zeros(8, np.float32), "1 dimension"),
-        (np.zeros((1, 2, 2, 2, 2), np.float32), "5 dimension"),
+        (np.zeros((1, 2, 2, 2, 3), np.float32), "5 dimension"),
         (np.zeros((4, 4), np.int32), "dtype I32 is not supported"),
         (np.zeros((4, 4), bool), "dtype BOOL is not supported"),
     ],

@@ -68,6 +68,9 @@ def test_a_model_is_listed(client, model):
     assert of_index["tensors"] == listing["tensors"]
     of_file = client.get("/v1/references", params={"location": f"{model}/a-2.safetensors"}).json()
     assert sorted(each["name"] for each in of_file["tensors"]) == ["bias", "w3"]
+    (model / "model.safetensors.index.json").rename(model / "model.safetensors.index.fp16.json")
+    of_variant = client.get("/v1/references", params={"location": f"{model}/model.safetensors.index.fp16.json"}).json()
+    assert of_variant["tensors"] == listing["tensors"]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import pytest
 from masksmith_wire.model_files import ModelFilesError, check_index, no_weights_reason, weights_name
 
 INDEX = "model.safetensors.index.json"
+VARIANT_INDEX, VARIANT_PART = "model.safetensors.index.fp16.json", "model.fp16-00001-of-00002.safetensors"
 
 
 @pytest.mark.parametrize(
@@ -16,6 +17,9 @@ INDEX = "model.safetensors.index.json"
         (["model.safetensors", "consolidated.safetensors"], "model.safetensors"),
         (["model.safetensors", "consolidated.safetensors.index.json"], "model.safetensors"),
         (["consolidated.safetensors", "params.json"], "consolidated.safetensors"),
+        ([INDEX, VARIANT_INDEX, VARIANT_PART, "model-00001-of-00002.safetensors"], INDEX),
+        ([VARIANT_INDEX, VARIANT_PART, "config.json"], VARIANT_INDEX),
+        ([VARIANT_INDEX, "model.safetensors"], "model.safetensors"),
         (["masks.safetensors", "pytorch_model.bin"], None),
         ([], None),
     ],
@@ -30,6 +34,7 @@ def test_the_weights_are_the_index_or_the_only_file(names, expected):
         (["b.safetensors", "a.safetensors"], "2 candidates (a.safetensors, b.safetensors)"),
         ([f"{k}.safetensors" for k in range(5)], "(0.safetensors, 1.safetensors, 2.safetensors, 3.safetensors, ...)"),
         ([INDEX, "other.safetensors.index.json"], f"({INDEX}, other.safetensors.index.json)"),
+        ([VARIANT_INDEX, VARIANT_PART, "model.safetensors"], f"2 candidates ({VARIANT_INDEX}, model.safetensors)"),
     ],
 )
 def test_several_candidates_are_named(names, shown):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
-from itertools import product
 from pathlib import PurePosixPath
 
-from .output_names import MASKS_NAME, PICKLE_SUFFIXES, is_weights_path
+from .output_names import MASKS_NAME, PICKLE_SUFFIXES, is_index_name, is_weights_path, without_index_suffix
 
 SINGLE_FILE = "model.safetensors"
 """Name of the file that `from_pretrained` reads even if the directory has an index."""
@@ -31,10 +30,16 @@ class ModelFilesError(Exception):
     """
 
 
+def is_weights_index(name: str) -> bool:
+    """Whether a name is that of an index of safetensors files, also of a variant: `*.safetensors.index.fp16.json`."""
+    return is_index_name(name) and without_index_suffix(name).endswith(WEIGHTS_SUFFIX)
+
+
 def weights_name(names: Iterable[str]) -> str | None:
     """Return the name of the index, else of the only safetensors file; None if there is neither.
 
-    Files with the prefix `OTHER_FORMAT_PREFIX` count only if there is no other index and no other safetensors file.
+    Files with the prefix `OTHER_FORMAT_PREFIX` count only if there is no other index and no other safetensors file. The
+    index of a variant counts, with the files that are no parts, if there is no other index.
 
     Args:
         names: Names of the files in the directory, without those in its subdirectories.
@@ -45,13 +50,24 @@ def weights_name(names: Iterable[str]) -> str | None:
     """
     allowed = [name for name in sorted(names) if not name.startswith(NON_WEIGHTS_PREFIXES)]
     preferred = [name for name in allowed if not name.startswith(OTHER_FORMAT_PREFIX)]
-    for group, suffix in product((preferred, allowed), (WEIGHTS_INDEX_SUFFIX, WEIGHTS_SUFFIX)):
-        candidates = [name for name in group if name.endswith(suffix)]
+    for candidates in (_candidates(preferred), _candidates(allowed)):
         if len(candidates) > 1:
             raise ModelFilesError(f"contains {len(candidates)} candidates ({_listed(candidates)}); name one of them")
         if candidates:
             return _check_not_one_of_parts(candidates[0])
     return None
+
+
+def _candidates(names: list[str]) -> list[str]:
+    """Return those of the names that may be that of a model's index, or else of its only file."""
+    indexes = [name for name in names if name.endswith(WEIGHTS_INDEX_SUFFIX)]
+    if indexes:
+        return indexes
+    files = [name for name in names if name.endswith(WEIGHTS_SUFFIX)]
+    variants = [name for name in names if is_weights_index(name)]
+    no_parts = [name for name in files if _PART.search(name) is None]
+    has_parts = len(no_parts) < len(files)
+    return [*variants, *no_parts] if variants and has_parts else files
 
 
 def _check_not_one_of_parts(name: str) -> str:
@@ -77,7 +93,7 @@ def no_weights_reason(paths: Iterable[str]) -> str:
     names = [path for path in paths if "/" not in path]
     folders = dict.fromkeys(path.rpartition("/")[0] for path in paths if "/" in path and path.endswith(WEIGHTS_SUFFIX))
     pickles = [name for name in names if PurePosixPath(name).suffix in PICKLE_SUFFIXES]
-    others = [name for name in names if name != MASKS_NAME and (is_weights_path(name) or name.endswith(".distcp"))]
+    others = [name for name in names if name != MASKS_NAME and is_weights_path(name)]
     reason = "contains no .safetensors file of weights"
     if pickles:
         advice = "convert the model to safetensors once, such as by save_pretrained of transformers"

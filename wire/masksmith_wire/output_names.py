@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import PurePosixPath
 
 MASKS_NAME = "masks.safetensors"
@@ -14,26 +15,50 @@ BLOCKS_NAME = ".masksmith-blocks"
 """Folder of finished blocks and activations while a model is pruned block by block."""
 OWN_FILES = frozenset({MASKS_NAME, RECORD_NAME, JOURNAL_NAME, BLOCK_REPORT_NAME, BLOCK_PAGE_NAME})
 """Names of the files that masksmith adds."""
-INDEX_SUFFIX = ".index.json"
 PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
 WEIGHT_SUFFIXES = PICKLE_SUFFIXES | {
     ".safetensors", ".gguf", ".ggml", ".h5", ".msgpack", ".onnx", ".onnx_data", ".ot", ".tflite", ".mlmodel", ".npz",
+    ".distcp", ".keras", ".nemo", ".pdparams", ".params", ".pb", ".engine", ".plan", ".pte", ".pt2", ".llamafile",
 }  # fmt: skip
-WEIGHT_FOLDERS = frozenset({"original", "consolidated", "onnx", "openvino", "coreml", "gguf"})
+WEIGHT_FOLDERS = frozenset({"original", "consolidated", "onnx", "openvino", "coreml", "gguf", "saved_model"})
 """Folders with the same model in another format."""
+_WEIGHT_FOLDER_SUFFIXES = (".mlpackage", ".mlmodelc")
+
+_WEIGHTS = re.compile(r"\.onnx|\.ckpt\.(?:index|meta)$|\.data-\d+-of-\d+$|^openvino_.*\.xml$", re.IGNORECASE)
+"""Names of files of weights that no suffix shows: parts of ONNX models, of checkpoints of TensorFlow, of OpenVINO."""
+_COPY_SUFFIX = re.compile(r"(?:\.(?:bak|old|orig|backup|part\w*)|-split-\w+|~)$", re.IGNORECASE)
+"""The end of the name of a copy or a part of a file, such as `model.safetensors.bak`."""
+
+_INDEX_SUFFIX = re.compile(r"\.index(?:\.[\w-]+)?\.json$")
+"""The end of the name of an index; before `.json` it may have a variant, such as `fp16`."""
+
+
+def is_index_name(name: str) -> bool:
+    """Whether a name is that of an index of files of weights: `*.index.json`, or `*.index.fp16.json` of a variant."""
+    return _INDEX_SUFFIX.search(name) is not None
+
+
+def without_index_suffix(name: str) -> str:
+    """Return a name without its end, if this is that of an index."""
+    return _INDEX_SUFFIX.sub("", name)
 
 
 def is_weights_name(name: str) -> bool:
     """Whether a name is that of a file of weights, in any format, or of an index of such files."""
-    without_index_suffix = name.removesuffix(INDEX_SUFFIX)
-    return PurePosixPath(without_index_suffix).suffix.lower() in WEIGHT_SUFFIXES or ".onnx" in name
+    whole_name = _COPY_SUFFIX.sub("", without_index_suffix(name))
+    return PurePosixPath(whole_name).suffix.lower() in WEIGHT_SUFFIXES or _WEIGHTS.search(name) is not None
+
+
+def is_weights_folder(name: str) -> bool:
+    """Whether a name is that of a folder with the same model in another format."""
+    return name.lower() in WEIGHT_FOLDERS or name.lower().endswith(_WEIGHT_FOLDER_SUFFIXES)
 
 
 def is_weights_path(path: str) -> bool:
-    """Whether a path has the name of a file of weights, or is in one of the `WEIGHT_FOLDERS`, whatever its name.
+    """Whether a path has the name of a file of weights, or is in a folder of weights, whatever its name.
 
     Args:
         path: Path relative to the model's directory.
     """
     *folders, name = path.split("/")
-    return is_weights_name(name) or any(folder.lower() in WEIGHT_FOLDERS for folder in folders)
+    return is_weights_name(name) or any(map(is_weights_folder, folders))

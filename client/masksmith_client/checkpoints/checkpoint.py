@@ -10,7 +10,7 @@ from typing import Any
 
 from masksmith_client._errors import InputError
 from masksmith_wire.headers import Header
-from masksmith_wire.output_names import INDEX_SUFFIX
+from masksmith_wire.output_names import is_index_name
 
 from .config import CONFIG_NAME, find_contradiction, read_config
 from .files import find_weights, is_listed
@@ -35,7 +35,7 @@ class Checkpoint:
         tensors: Tensors by name, sorted by `natural_key`; with an index, each in the file that the index names for it.
         headers: Headers by file.
         config: The model's `config.json`; None if it has none.
-        unlisted: Tensors by name that are in a file and not in the index.
+        unlisted: Those of `tensors` that are in a file and not in the index.
         duplicates: Maps a tensor's name to the files that contain the tensor, besides the one that the index names.
     """
 
@@ -55,7 +55,7 @@ class Checkpoint:
             InputError: If weights are missing, or something is unreadable or contradictory; the message names it.
         """
         weights = find_weights(path)
-        is_index = weights.name.endswith(INDEX_SUFFIX)
+        is_index = is_index_name(weights.name)
         shards = read_shards(weights, is_index=is_index)
         config = read_config(weights.parent)
         if config is not None and (is_index or not is_listed(weights)):
@@ -66,7 +66,7 @@ class Checkpoint:
     @property
     def is_sharded(self) -> bool:
         """Whether it has an index, which says in which file each tensor is."""
-        return self.weights.name.endswith(INDEX_SUFFIX)
+        return is_index_name(self.weights.name)
 
     @property
     def folder(self) -> Path:
@@ -189,7 +189,8 @@ class Checkpoint:
             for name, paths in self.duplicates.items()
         ]
         return texts + [
-            f"{tensor.file.name} contains {name!r}, which the index does not list; this tensor stays as it is"
+            f"{tensor.file.name} contains {name!r}, which the index does not list; it is treated like a listed one, "
+            f"since from_pretrained loads it"
             for name, tensor in self.unlisted.items()
         ]
 

@@ -8,10 +8,10 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from masksmith_wire.output_names import INDEX_SUFFIX, PICKLE_SUFFIXES
+from masksmith_wire.output_names import PICKLE_SUFFIXES, is_index_name
 
-_PART = re.compile(rf"-\d+-of-\d+\.\w+$|{re.escape(INDEX_SUFFIX)}$")
-"""The end of the name of a part of a model, or of its index."""
+_PART = re.compile(r"-\d+-of-\d+\.\w+$")
+"""The end of the name of a part of a model."""
 
 STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")
 """Members in which training checkpoints commonly store the model's state dict, beside that of the optimizer."""
@@ -22,10 +22,10 @@ _SHOWN = 4
 def pickle_message(path: Path) -> str:
     """Say why a pickle, or the index of pickles, is not read, and how to convert it."""
     kind = "a pickle, which can run code when it is loaded"
-    if path.name.endswith(INDEX_SUFFIX):
+    if is_index_name(path.name):
         kind = "the index of pickles, which can run code when they are loaded"
     reason = f"{path} is {kind}, so masksmith reads only safetensors"
-    if _PART.search(path.name):
+    if is_index_name(path.name) or _PART.search(path.name):
         return (
             f"{reason}. Convert the model once, with its class in transformers: AutoModelForCausalLM.from_pretrained("
             f"{str(path.parent)!r}).save_pretrained('converted')"

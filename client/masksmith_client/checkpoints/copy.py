@@ -13,7 +13,7 @@ from typing import Any
 from masksmith_client._errors import InputError
 from masksmith_client._version import __version__
 from masksmith_wire.headers import TensorEntry
-from masksmith_wire.output_names import INDEX_SUFFIX, RECORD_NAME
+from masksmith_wire.output_names import RECORD_NAME, is_index_name
 
 from .checkpoint import Checkpoint
 from .journal import Journal, open_journal
@@ -44,7 +44,7 @@ def is_folder_output(output: Path, model: Path) -> bool:
     They are written as a directory in two cases: the output is a directory; or the output may become a directory, and
     the model is a directory or an index.
     """
-    is_folder_or_index = os.path.isdir(model) or model.name.endswith(INDEX_SUFFIX)
+    is_folder_or_index = os.path.isdir(model) or is_index_name(model.name)
     may_become_folder = str(output) != "-" and output.suffix != ".safetensors" and not os.path.isfile(output)
     return os.path.isdir(output) or (is_folder_or_index and may_become_folder)
 

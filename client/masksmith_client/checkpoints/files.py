@@ -11,7 +11,7 @@ from masksmith_client._errors import InputError
 from masksmith_wire.headers import Header, HeaderError, read_header
 from masksmith_wire.json_text import DuplicateMemberError, parse_json
 from masksmith_wire.model_files import SINGLE_FILE, ModelFilesError, check_index, weights_name
-from masksmith_wire.output_names import INDEX_SUFFIX, PICKLE_SUFFIXES
+from masksmith_wire.output_names import PICKLE_SUFFIXES, is_index_name, without_index_suffix
 
 from .conversion_advice import no_weights_message, pickle_message
 
@@ -31,7 +31,7 @@ def find_weights(path: Path) -> Path:
     # The functions of `os.path` return False for a name that is too long; those of `pathlib` raise an error.
     if os.path.isdir(path):
         return _find_in(path)
-    if path.suffix in PICKLE_SUFFIXES or path.name.endswith(".bin" + INDEX_SUFFIX):
+    if path.suffix in PICKLE_SUFFIXES or without_index_suffix(path.name).endswith(".bin"):
         raise InputError(pickle_message(path))
     if not os.path.isfile(path):
         raise InputError(
@@ -93,7 +93,11 @@ def read_weight_map(index: Path) -> dict[str, str]:
 
 def is_listed(file: Path) -> bool:
     """Whether an index in the file's directory lists the file, or may list it, because the index cannot be read."""
-    return any(_may_list(index, file.name) for index in file.parent.glob("*" + INDEX_SUFFIX) if index.is_file())
+    return any(
+        _may_list(index, file.name)
+        for index in file.parent.glob("*.json")
+        if is_index_name(index.name) and index.is_file()
+    )
 
 
 def _may_list(index: Path, name: str) -> bool:
@@ -128,7 +132,7 @@ def _find_in(folder: Path) -> Path:
         raise InputError(f"{folder} cannot be read: {error.strerror}") from None
     try:
         name = weights_name(names)
-        if name is not None and name.endswith(INDEX_SUFFIX) and SINGLE_FILE in names:
+        if name is not None and is_index_name(name) and SINGLE_FILE in names:
             check_index(name, read_weight_map(folder / name).values(), names)
     except ModelFilesError as error:
         raise InputError(f"{folder} {error}") from None

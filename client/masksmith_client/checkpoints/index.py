@@ -22,8 +22,10 @@ class Shards:
 
     Attributes:
         headers: Headers by file, in the order in which the index first names the files.
-        tensors: Tensors by name, each in the file that the index names; without an index, in the only file.
-        unlisted: Tensors by name that are in a file but not in the index.
+        tensors: All tensors of the files by name, each in the file that the index names; without an index, in the
+            only file.
+        unlisted: Those of `tensors` that the index does not list. `from_pretrained` loads all tensors of a file that
+            the index names, so they belong to the model.
         duplicates: Maps a tensor's name to the files that contain the tensor, besides the one that the index names.
     """
 
@@ -64,7 +66,8 @@ def _read_sharded(index: Path) -> Shards:
             elif weight_map[entry.name] != file:
                 _check_duplicate(tensors[entry.name], Tensor.of(index.parent / file, entry), index)
                 duplicates.setdefault(entry.name, []).append(index.parent / file)
-    return Shards({index.parent / file: header for file, header in headers.items()}, tensors, unlisted, duplicates)
+    by_path = {index.parent / file: header for file, header in headers.items()}
+    return Shards(by_path, tensors | unlisted, unlisted, duplicates)
 
 
 def _shard_header(index: Path, file: str) -> Header:

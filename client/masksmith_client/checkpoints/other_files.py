@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from masksmith_client._errors import InputError
-from masksmith_wire.output_names import JOURNAL_NAME, OWN_FILES, RECORD_NAME, WEIGHT_FOLDERS, is_weights_name
+from masksmith_wire.output_names import JOURNAL_NAME, OWN_FILES, RECORD_NAME, is_weights_folder, is_weights_name
 
 from .checkpoint import Checkpoint
 from .config import CONFIG_NAME
@@ -115,7 +115,7 @@ def _module_folders(root: Path) -> frozenset[str]:
 def _is_excluded(folder: Path) -> bool:
     """Whether a folder has the weights in another format, is an output of masksmith, or is a symbolic link."""
     is_output = any((folder / name).exists() for name in (JOURNAL_NAME, RECORD_NAME))
-    return folder.name.lower() in WEIGHT_FOLDERS or folder.is_symlink() or is_output
+    return is_weights_folder(folder.name) or folder.is_symlink() or is_output
 
 
 def _visible_entries(folder: Path) -> Iterator[os.DirEntry[str]]:

@@ -97,12 +97,7 @@ class PruneMethod:
         if self.text is not None:
             return AuxiliaryTensors()
         tied_names = {tensor.name: tensor.tied for tensor in choice.tensors.values()}
-        names = {
-            *checkpoint.tensors,
-            *checkpoint.unlisted,
-            *checkpoint.absent_ties,
-            *chain.from_iterable(tied_names.values()),
-        }
+        names = {*checkpoint.tensors, *checkpoint.absent_ties, *chain.from_iterable(tied_names.values())}
         reader = CalibrationReader(self.calibration, self.scores, names, self.update, tied_names)
         weights = [weight_of(tensor, checkpoint.tensors[tensor.name]) for tensor in choice.masked_tensors]
         statistics, reasons_by_name = reader.find(weights)

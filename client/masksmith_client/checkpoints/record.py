@@ -12,7 +12,7 @@ from masksmith_wire.output_names import MASKS_NAME, RECORD_NAME
 from masksmith_wire.pruned_record import totals, versions
 
 from .checkpoint import Checkpoint
-from .choice import Choice, ChosenTensor
+from .choice import Choice
 from .other_files import OtherFiles
 from .prune_method import PruneMethod
 
@@ -43,9 +43,6 @@ def make_record(
         # Tied tensors share the certificate of the one that was solved.
         certificate = by_first_name.get(checkpoint.ties.get(name, name), {}) if tensor.reason is None else {}
         tensors.append(tensor.document() | dict(certificate))
-    for name, unlisted in checkpoint.unlisted.items():
-        reason = "the index does not list it"
-        tensors.append(ChosenTensor(name, unlisted.shape, unlisted.dtype, None, None, reason).document())
     return {
         "format": 1,
         "model_type": (checkpoint.config or {}).get("model_type"),

@@ -56,10 +56,7 @@ def make_steps(checkpoint: Checkpoint, choice: Choice) -> Steps:
     for file, header in checkpoint.headers.items():
         steps = by_file.setdefault(file, [])
         for entry in sorted(header.tensors.values(), key=lambda entry: (entry.start, entry.stop)):
-            source = checkpoint.tensors.get(entry.name)
-            if source is None:  # The index does not list it, so it is copied.
-                continue
-            chosen = choice.tensors[entry.name]
+            source, chosen = checkpoint.tensors[entry.name], choice.tensors[entry.name]
             if chosen.reason is not None:
                 if source.file != file:
                     steps.append(Step(entry, source))

@@ -12,7 +12,10 @@ from masksmith_client._errors import InputError
 from masksmith_client.checkpoints.checkpoint import Checkpoint
 from masksmith_client.checkpoints.copy import check_copy_output, is_folder_output, write_copy
 from masksmith_client.checkpoints.other_files import model_files
+from masksmith_client.results.atomic_write import refuse_link_to_blob
 from masksmith_client.results.updated_weights import UpdatedWeights
+from masksmith_wire.model_files import SINGLE_FILE, ModelFilesError, weights_name
+from masksmith_wire.output_names import is_index_name
 
 from .standard_output import check_standard_output, is_standard_output, written_to
 
@@ -31,6 +34,7 @@ def check_output(output: Path, *, as_json: bool | None = None) -> None:
     """
     if as_json is not None and is_standard_output(output):
         return check_standard_output(as_json=as_json)
+    refuse_link_to_blob(output)
     output = Path(os.path.realpath(output))
     folder = output.parent
     if output.is_dir():
@@ -66,15 +70,45 @@ def check_not_an_input(output: Path, inputs: Iterable[object] = (), *, model: Pa
             raise InputError(f"{output} is an input, {path}; name another file")
 
 
+def check_model_is_still_found(output: Path, model: Path) -> None:
+    """Refuse a new file in a model's directory if it would be read as the model's weights, or make them ambiguous.
+
+    A model that is named by its only file is still found by this name, so nothing is refused then.
+
+    Raises:
+        InputError: If the output is such a file.
+    """
+    is_folder = os.path.isdir(model)  # False for a name that is too long, for which `pathlib` raises an error.
+    folder = model if is_folder else model.parent
+    is_by_file = not (is_folder or is_index_name(model.name))
+    if is_by_file or output.exists() or os.path.realpath(output.parent) != os.path.realpath(folder):
+        return
+    names = [path.name for path in folder.iterdir() if path.is_file()]
+    try:
+        weights = weights_name(names)
+    except ModelFilesError:  # The model is named by one of several indexes.
+        return
+    try:
+        is_found = weights_name([*names, output.name]) == weights
+    except ModelFilesError:
+        is_found = False
+    if weights is not None and (not is_found or (is_index_name(weights) and output.name == SINGLE_FILE)):
+        raise InputError(
+            f"{output} would count as weights of the model in {folder}, whose weights are in {weights}; name a file in "
+            f"another directory"
+        )
+
+
 def check_weights_output(output: Path, model: Path, *, as_json: bool) -> None:
     """Check, before any work, that updated weights can be written to a file, to `-`, or to a model's directory.
 
     Raises:
-        InputError: If the weights cannot be written.
+        InputError: If the weights cannot be written, or if `check_model_is_still_found` refuses the file.
     """
     if is_folder_output(output, model):
         return check_copy_output(output, Checkpoint.open(model))
-    return check_output(output, as_json=as_json)
+    check_output(output, as_json=as_json)
+    return check_model_is_still_found(output, model)
 
 
 @contextmanager

@@ -20,7 +20,13 @@ from masksmith_client.submission.prepare import prepare
 from masksmith_wire.quantities import count_text
 
 from .console import print_note
-from .outputs import check_not_an_input, check_output, check_weights_output, weights_written_to
+from .outputs import (
+    check_model_is_still_found,
+    check_not_an_input,
+    check_output,
+    check_weights_output,
+    weights_written_to,
+)
 from .report import SolveReport, show_measures
 from .service import interrupt_hint, note_waiting, patient_client
 from .standard_output import is_standard_output, redirect_report, written_to
@@ -32,11 +38,13 @@ def check_files(
     """Check, before any work, that `output` and `weights_out` can be written and are not inputs.
 
     Raises:
-        InputError: If one of them cannot be written, or is an input; if both are the same file; if `weights_out` is a
-            directory and `output` is in it; or if only one of `update` and `weights_out` is given.
+        InputError: If one of them cannot be written, is an input, or would count as weights of the model; if both are
+            the same file; if `weights_out` is a directory and `output` is in it; or if only one of `update` and
+            `weights_out` is given.
     """
     inputs = tuple(inputs)
     check_output(output, as_json=as_json)
+    check_model_is_still_found(output, path)
     check_not_an_input(output, inputs, model=path)
     if weights_out is not None:
         check_weights_output(weights_out, path, as_json=as_json)

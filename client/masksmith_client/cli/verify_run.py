@@ -11,7 +11,7 @@ from masksmith_client.checkpoints.files import read_file_header
 from masksmith_client.results.masks import Masks
 from masksmith_client.submission.options import parse_pattern
 from masksmith_wire.masks import MaskInfo
-from masksmith_wire.output_names import INDEX_SUFFIX, PICKLE_SUFFIXES
+from masksmith_wire.output_names import PICKLE_SUFFIXES, is_index_name
 from masksmith_wire.quantities import count_text
 
 from .checkpoint_options import parse_patterns
@@ -44,7 +44,7 @@ def mask_violation(mask: Any, pattern: Pattern, info: MaskInfo | None) -> str | 
 
 
 def _is_masks_file(path: Path) -> bool:
-    is_file = path.is_file() and path.suffix not in PICKLE_SUFFIXES and not path.name.endswith(INDEX_SUFFIX)
+    is_file = path.is_file() and path.suffix not in PICKLE_SUFFIXES and not is_index_name(path.name)
     return is_file and Masks.is_masks_header(read_file_header(path))
 
 

@@ -56,7 +56,7 @@ def apply_masks(
         on_bytes: Called with the number of bytes processed since the last call.
 
     Returns:
-        The model's tensors; a tensor that its index does not list is left out.
+        All tensors of the model's files.
 
     Raises:
         InputError: If the model has no tensor for a mask; if a mask and its tensor differ in shape; if entries of the

@@ -22,9 +22,10 @@ def atomic_write(target: Path) -> Iterator[BinaryIO]:
     before the target is replaced.
 
     Raises:
-        InputError: If the target is a device or a pipe.
+        InputError: If the target is a device or a pipe, or if `refuse_link_to_blob` refuses it.
         OSError: If the file cannot be written, for example on a full disk; the error names the target.
     """
+    refuse_link_to_blob(target)
     target = Path(os.path.realpath(target))
     _refuse_devices(target)
     temporary = temporary_beside(target)
@@ -35,6 +36,23 @@ def atomic_write(target: Path) -> Iterator[BinaryIO]:
     ):
         yield file
         file.flush()
+
+
+def refuse_link_to_blob(target: Path) -> None:
+    """Refuse to replace a file of a download cache through a link to it.
+
+    In the cache of the Hugging Face hub, files are in a folder `blobs`, named by their digests, and each revision of a
+    model has links to them: a file that one of the links replaces would be replaced in all revisions.
+
+    Raises:
+        InputError: If the target is such a link.
+    """
+    file = Path(os.path.realpath(target))
+    if target.is_symlink() and file.parent.name == "blobs":
+        raise InputError(
+            f"{target} is a link to {file}, a file of a download cache, which other revisions may share: name another "
+            f"file"
+        )
 
 
 def _refuse_devices(target: Path) -> None:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from masksmith_client._errors import InputError
 from masksmith_wire.names import JobDescription
+from masksmith_wire.output_names import is_index_name
 from masksmith_wire.priorities import PriorityName
 
 
@@ -46,6 +47,6 @@ def subject_of_weights(weights: object) -> str | None:
     if isinstance(weights, (str, os.PathLike)):
         # Symbolic links are not resolved: in a download cache they lead to files that are named by a digest.
         path = Path(os.path.abspath(weights))
-        return path.parent.name if path.name.endswith(".index.json") else path.name
+        return path.parent.name if is_index_name(path.name) else path.name
     is_module = callable(getattr(weights, "state_dict", None)) and not isinstance(weights, Mapping)
     return type(weights).__name__ if is_module else None

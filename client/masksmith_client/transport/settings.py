@@ -97,6 +97,9 @@ def read_settings(url: str | None = None, token: str | None = None) -> Connectio
 def _check_authority(url: httpx2.URL, shown_url: str) -> None:
     if not 0 <= (url.port or 0) <= MAX_PORT:
         raise InputError(f"the service's URL {shown_url!r} has the port {url.port}, which is not from 0 to {MAX_PORT}")
+    # What no host's name may have, such as a space, is in the parsed name as %20; only an IPv6 address may have a %.
+    if b"%" in url.raw_host and b":" not in url.raw_host:
+        raise InputError(f"the service's URL {shown_url!r} has a host with a character that no host's name has")
     labels = url.raw_host.removesuffix(b".").split(b".")
     if not all(0 < len(label) <= MAX_LABEL for label in labels):
         raise InputError(

@@ -113,7 +113,7 @@ class JobSubmitter:
             return self._submit_masks(specification, tensors, [], document)
         model = self._read_model(document.output.model, reader)
         output = OutputPlanner(self.state, self.principal).plan(document.output, model, specification, tensors)
-        return self._submit_masks(specification, tensors, _skip_unlisted(model), document, output)
+        return self._submit_masks(specification, tensors, [], document, output)
 
     def submit_file(
         self,
@@ -153,7 +153,7 @@ class JobSubmitter:
         tensors = add_previous(tensors, options.previous, headers, sources, self._read_finished)
         output_input = OutputInput(location=options.output, model=options.model)
         output = OutputPlanner(self.state, self.principal).plan(output_input, model, specification, tensors)
-        return self._submit_masks(specification, tensors, skipped + _skip_unlisted(model), description, output)
+        return self._submit_masks(specification, tensors, skipped, description, output)
 
     def _make_reader(self) -> ModelReader:
         return ModelReader(self.state, self._reserve_memory)
@@ -281,14 +281,6 @@ class JobSubmitter:
         return finished_tensors(
             read_job(self.state, visible_job_id(job, self.state, self.principal)), self.state.records
         )
-
-
-def _skip_unlisted(model: Model) -> list[Skipped]:
-    """Skip the tensors that are in a model's files but not in its index; they stay dense in the copy of the model."""
-    return [
-        Skipped(name=name, reason=f"it is in {file}, and the index does not list it")
-        for name, file in model.files_of_unlisted_tensors.items()
-    ]
 
 
 def no_worker_error(queue: str) -> RequestError:

@@ -19,10 +19,10 @@ from masksmith_wire.errors import Code
 from masksmith_wire.headers import Header
 from masksmith_wire.json_text import DuplicateMemberError, parse_json
 from masksmith_wire.model_files import (
-    WEIGHTS_INDEX_SUFFIX,
     WEIGHTS_SUFFIX,
     ModelFilesError,
     check_index,
+    is_weights_index,
     no_weights_reason,
     weights_name,
 )
@@ -42,8 +42,8 @@ class Model:
     Attributes:
         folder: Its directory; for a single file, the directory of this file.
         files: Its files of weights by name, each with its state and header.
-        weight_map: Name of the file that holds each tensor, by the tensor's name; if the model has an index, this is
-            the map in the index.
+        weight_map: Name of the file that holds each tensor, by the tensor's name; the one that the model's index names,
+            if it names one. A tensor that the index does not list is there, too, since `from_pretrained` loads it.
         index: Name of the model's index; None if it has none.
         sizes: Sizes of all files below its directory, by path; empty if the reference names a safetensors file.
         config: Its `config.json`; None if it has none, or the reference names a safetensors file.
@@ -64,16 +64,6 @@ class Model:
             for file, (_, header) in self.files.items()
         }
         return {file: tensors for file, tensors in repeated.items() if tensors}
-
-    @property
-    def files_of_unlisted_tensors(self) -> dict[str, str]:
-        """The file of each tensor that the index does not list: jobs do not mask it, and copy it into their output."""
-        return {
-            name: file
-            for file, (_, header) in self.files.items()
-            for name in header.tensors
-            if name not in self.weight_map
-        }
 
     def listing(self, location: str) -> ModelListing:
         """Build the document that lists the model's tensors; `location` is the reference in the client's request."""
@@ -134,7 +124,7 @@ class ModelReader:
                 `state_and_header` does.
         """
         folder, _, name = target.path.rpartition("/")
-        if name.endswith(WEIGHTS_INDEX_SUFFIX):
+        if is_weights_index(name):
             weight_map = self._weight_map(target)
             return self._read_indexed(LocatedPath(target.root, folder), name, weight_map, target.root.list(folder))
         if name.endswith(WEIGHTS_SUFFIX):
@@ -151,7 +141,7 @@ class ModelReader:
             name = weights_name(top)
             if name is None:
                 raise ModelFilesError(no_weights_reason(sizes))
-            if name.endswith(WEIGHTS_INDEX_SUFFIX):
+            if is_weights_index(name):
                 weight_map = self._weight_map(folder.child(name))
                 check_index(name, weight_map.values(), top)
                 return self._read_indexed(folder, name, weight_map, sizes)
@@ -187,7 +177,11 @@ class ModelReader:
             if tensor not in files[file][1].tensors:
                 raise _invalid(index, f"it lists {tensor[:200]!r} in {file}, which does not contain it")
         _check_duplicates(index, files, weight_map)
-        return Model(folder, files, weight_map, name, sizes, self._config(folder, sizes))
+        file_of = dict(weight_map)
+        for file, (_, header) in files.items():
+            for tensor in header.tensors:
+                file_of.setdefault(tensor, file)
+        return Model(folder, files, file_of, name, sizes, self._config(folder, sizes))
 
     def _config(self, folder: LocatedPath, sizes: Mapping[str, int]) -> dict[str, Any] | None:
         if CONFIG_NAME not in sizes:

@@ -14,6 +14,8 @@ from .convolutions import (
     GROUPED_TRANSPOSED,
     TRANSPOSED_AXES,
     bias_name,
+    following_mean_name,
+    is_plain_or_transposed_by_kernel,
     is_plain_or_transposed_by_name,
     is_transposed_by_name,
     kinds_by_bias,
@@ -117,7 +119,7 @@ class Architecture:
     def _convolution(self, name: str, shape: Sequence[int]) -> Layout | Unclear:
         if _EXPERTS.search(name) or _MIXTURE.search(name) or not may_be_convolution_weight(name, shape):
             return Unclear(_ambiguous_shape_reason(shape))
-        kinds = kinds_by_bias(shape, self._shapes.get(bias_name(name), ()))
+        kinds = kinds_by_bias(shape, self._shape_of_outputs(name))
         if kinds == {"grouped transposed"}:
             return Unclear(GROUPED_TRANSPOSED)
         if kinds == {"transposed"}:
@@ -128,6 +130,12 @@ class Architecture:
         if may_be_transposed and "grouped transposed" in kinds:
             return Unclear(_grouped_or_plain_reason(shape))
         return Layout(default_axes(shape), rule="shape")
+
+    def _shape_of_outputs(self, name: str) -> Sequence[int]:
+        """Return the shape of a layer's bias, else of the means of a batch norm that follows, else `()`."""
+        mean_name = following_mean_name(name)
+        of_mean = () if mean_name is None else self._shapes.get(mean_name, ())
+        return self._shapes.get(bias_name(name), of_mean)
 
     def _experts(self, name: str, shape: Sequence[int]) -> Layout | Unclear:
         rule: Rule = "name"
@@ -229,10 +237,12 @@ def _convolution_by_name(name: str, shape: Sequence[int]) -> Layout | Unclear:
     """Return the layout of a convolution whose bias does not show whether it is plain or transposed."""
     if is_transposed_by_name(name):
         return Layout(TRANSPOSED_AXES[: len(shape)], rule="name")
-    if is_plain_or_transposed_by_name(name, shape):
+    is_by_name = is_plain_or_transposed_by_name(name, shape)
+    if is_by_name or is_plain_or_transposed_by_kernel(name, shape):
         plain_axes, transposed_axes = " ".join(default_axes(shape)), " ".join(TRANSPOSED_AXES[: len(shape)])
+        source = "name" if is_by_name else "even kernel"
         return Unclear(
-            f"the name may mean a convolution or a transposed one; say which with a layout: {plain_axes!r} or "
+            f"the {source} may mean a convolution or a transposed one; say which with a layout: {plain_axes!r} or "
             f"{transposed_axes!r}"
         )
     return Layout(default_axes(shape), rule="shape")

@@ -28,11 +28,13 @@ _LAYER_WEIGHT = re.compile(rf"{_WEIGHT}$")
 _CONVOLUTION_NAME = re.compile(r"conv|downsample", re.IGNORECASE)
 _TRANSPOSED_NAME = re.compile(r"conv\d*_?transp|conv_?trans(?:\d|[._]|$)|transp\w*_?conv|deconv", re.IGNORECASE)
 _PLAIN_OR_TRANSPOSED_NAME = re.compile(
-    r"(?:^|\.)(?:\w*upsampl\w*|ups|\w+_ups?|up(?:_?\d+)?|\w*up_?conv\w*|\w*conv_?up\w*|\w*conv_?t\d*(?:_pre|_post)?)"
+    r"(?:^|\.)(?:\w*(?:up_?sampl|upscal|unpool)\w*|ups|\w+_ups?|up(?:_?\d+)?|\w*up_?conv\w*|\w*conv_?up\w*|\w*conv_?t\d*(?:_pre|_post)?)"
     rf"(?:\.\d+)*(?:\.conv\d*)?{_WEIGHT}?$",
     re.IGNORECASE,
 )
-_UPSAMPLING = re.compile(r"upsampl\w*\.", re.IGNORECASE)
+_UPSAMPLING = re.compile(r"up_?sampl\w*\.", re.IGNORECASE)
+_PLAIN_NAME = re.compile(r"down_?sampl|patch_?(?:emb|merg)|reduction|(?:^|\.)sr\.", re.IGNORECASE)
+_PART_OF_SEQUENCE = re.compile(rf"(?P<before>(?:^|.*\.))(?P<index>\d+){_WEIGHT}$")
 
 
 def may_be_convolution_weight(name: str, shape: Sequence[int]) -> bool:
@@ -71,8 +73,29 @@ def is_plain_or_transposed_by_name(name: str, shape: Sequence[int]) -> bool:
 
     Anywhere inside an upsampling module, a kernel whose sides are all even may be that of a transposed convolution.
     """
-    is_even = all(length % 2 == 0 for length in shape[2:])
-    return _PLAIN_OR_TRANSPOSED_NAME.search(name) is not None or (is_even and _UPSAMPLING.search(name) is not None)
+    is_inside_upsampling = _has_even_kernel(shape) and _UPSAMPLING.search(name) is not None
+    return is_inside_upsampling or _PLAIN_OR_TRANSPOSED_NAME.search(name) is not None
+
+
+def is_plain_or_transposed_by_kernel(name: str, shape: Sequence[int]) -> bool:
+    """Whether all sides of the kernel are even, as those of most transposed convolutions are, and of few plain ones.
+
+    False for names of plain convolutions that have such kernels, as those that reduce the resolution.
+    """
+    return _has_even_kernel(shape) and _PLAIN_NAME.search(name) is None
+
+
+def _has_even_kernel(shape: Sequence[int]) -> bool:
+    return all(length % 2 == 0 for length in shape[2:])
+
+
+def following_mean_name(name: str) -> str | None:
+    """Return the name of the means of a batch norm that follows a layer in a sequence; None outside of a sequence.
+
+    They have one entry for each output of the layer, as a bias has.
+    """
+    match = _PART_OF_SEQUENCE.match(name)
+    return None if match is None else f"{match['before']}{int(match['index']) + 1}.running_mean"
 
 
 def bias_name(name: str) -> str:
@@ -88,6 +111,10 @@ def kinds_by_bias(shape: Sequence[int], bias_shape: Sequence[int]) -> frozenset[
 
     A bias has one entry for each output. All kinds are returned if `bias_shape` decides nothing: if it is `()`, since
     there is no bias; if it has several dimensions; or if its length fits no kind.
+
+    Args:
+        shape: Of the weight.
+        bias_shape: Of its bias, or of something else with one entry for each output.
     """
     first, second = shape[:2]
     outputs = bias_shape[0] if len(bias_shape) == 1 else 0

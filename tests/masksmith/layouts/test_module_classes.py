@@ -27,7 +27,7 @@ def model() -> torch.nn.Module:
     layers = {
         "mixer": Mixer(),
         "upsample": torch.nn.ConvTranspose1d(8, 16, 4, bias=False),
-        "plain": torch.nn.Conv1d(8, 16, 4, bias=False),
+        "plain": torch.nn.Conv1d(8, 16, 3, bias=False),
         "normed": parametrizations.weight_norm(torch.nn.ConvTranspose1d(8, 16, 4)),
     }
     return torch.nn.ModuleDict({"blocks": torch.nn.ModuleList([torch.nn.ModuleDict(layers)])})

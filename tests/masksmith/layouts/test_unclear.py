@@ -60,10 +60,54 @@ def test_experts_of_one_matrix_each_are_masked():
         "ups.0.weight_v",
         "decoder.block.0.conv_t1.weight",
         "resblocks.0.convt_pre.weight",
+        "decoder.blocks.0.up_sample.weight",
+        "decoder.blocks.0.upscale.weight",
+        "decoder.blocks.0.unpool.weight",
     ],
 )
 def test_a_name_of_both_kinds_of_convolutions_shows_neither(name):
     check_unclear(name, (32, 32, 3, 3), "a convolution or a transposed one", "in out kernel kernel")
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("main.0.weight", (16, 32, 4, 4)),
+        ("layers.0.conv1.weight", (16, 32, 4)),
+        ("neck.reassemble_stage.layers.0.resize.weight", (8, 8, 4, 4)),  # DPT
+        ("layers.0.fpn1.0.weight", (8, 8, 2, 2)),  # BEiT
+    ],
+)
+def test_an_even_kernel_may_be_transposed_whatever_the_name(name, shape):
+    axes = " ".join(("in", "out", *["kernel"] * (len(shape) - 2)))
+    check_unclear(name, shape, "the even kernel may mean a convolution or a transposed one", axes)
+    if shape[0] == shape[1]:
+        shapes = {name: shape, name.replace("weight", "bias"): shape[:1]}
+        assert "the even kernel may" in assign(shapes)[name].unsupported_reason
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "encoder.layers.0.downsample.conv.weight",
+        "block.0.0.attention.self.sr.weight",
+        "block.0.attention.sequence_reduction.weight",
+        "blocks.0.patch_embed.proj.weight",
+    ],
+)
+def test_names_of_plain_convolutions_with_even_kernels(name):
+    assert str(assign({name: (32, 32, 4, 4)})[name].layout) == "out in kernel kernel"
+
+
+@pytest.mark.parametrize("kernel", [3, 4])
+@pytest.mark.parametrize("layer", [torch.nn.Conv2d, torch.nn.ConvTranspose2d])
+def test_a_batch_norm_that_follows_shows_the_outputs(layer, kernel):
+    norm = torch.nn.BatchNorm2d(32)
+    generator = torch.nn.Sequential(layer(16, 32, kernel, bias=False), norm, torch.nn.ReLU())
+    shapes = {f"main.{name}": tuple(value.shape) for name, value in generator.state_dict().items()}
+    layout = assign(shapes)["main.0.weight"].layout
+    axes = "in out" if layer is torch.nn.ConvTranspose2d else "out in"
+    assert (str(layout), layout.rule) == (f"{axes} kernel kernel", "shape")
 
 
 def test_outside_the_blocks_the_reason_says_both():
@@ -131,7 +175,7 @@ def test_a_parameter_that_is_not_the_weight_of_a_layer_is_no_convolution(name):
 
 
 def test_the_weight_of_a_layer_that_is_no_convolution_is_none():
-    assert str(assign({"layers.0.mix.weight": (4, 8, 8)})["layers.0.mix.weight"].layout) == "out in kernel"
+    assert str(assign({"layers.0.mix.weight": (4, 8, 7)})["layers.0.mix.weight"].layout) == "out in kernel"
     reason = "the shape [4, 8, 8] may be stacked matrices, and does not show"
     check_unclear("layers.0.mix.weight", (4, 8, 8), reason, "stack in out", may_be_convolution=False)
 

@@ -12,13 +12,14 @@ import pytest
 from safetensors.numpy import save_file
 from safetensors.torch import load_file, save_file as save_torch
 
-from masksmith_client import InputError
+from masksmith_client import InputError, Masks
 from masksmith_client.checkpoints import prune
 from masksmith_client.checkpoints.checkpoint import Checkpoint
 from masksmith_client.checkpoints.other_files import model_files, other_files
 from masksmith_client.checkpoints.output_folder import check_output_folder, state_of_files
 from masksmith_client.cli import local_prune
 from masksmith_client.cli.app import run
+from masksmith_client.results.apply import apply_masks
 
 Saved = Callable[[str], Path]
 Capture = pytest.CaptureFixture[str]
@@ -176,6 +177,51 @@ def test_solve_overwrites_no_input(tmp_path: Path, capsys: Capture, target: str)
     assert output.read_bytes() == before
     for _ in range(2):
         assert run(["solve", str(model), "-p", "2:4", "-o", str(model / "masks.safetensors"), *options]) == 0
+
+
+@pytest.mark.parametrize(
+    ("files", "new"),
+    [
+        (["m-1.safetensors", "model.safetensors.index.json"], "model.safetensors"),
+        (["m-1.safetensors"], "pruned.safetensors"),
+    ],
+)
+def test_no_output_counts_as_weights_of_the_model(tmp_path: Path, capsys: Capture, files: list[str], new: str) -> None:
+    """`from_pretrained` reads `model.safetensors` in place of the files of an index."""
+    model, masks = tmp_path / "model", tmp_path / "masks.safetensors"
+    model.mkdir()
+    save_file({"w": np.ones((8, 8), np.float32)}, model / files[0])
+    if len(files) == 2:
+        (model / files[1]).write_text(json.dumps({"weight_map": {"w": files[0]}}))
+    save_file({"w": np.eye(8) > 0}, masks)
+    for path in [model] if len(files) == 1 else [model, model / files[1]]:
+        assert run(["solve", str(path), "-p", "2:4", "-o", str(model / new), "--local"]) == 2
+        assert run(["apply", str(masks), str(path), "-o", str(model / new)]) == 2
+        assert capsys.readouterr().err.count("would count as weights of the model") == 2
+    assert {path.name for path in model.iterdir()} == set(files)
+    for output in (model / "masks.safetensors", model / "masks.bin", tmp_path / new):
+        assert run(["solve", str(model), "-p", "2:4", "-o", str(output), "--local"]) == 0
+    assert run(["apply", str(masks), str(model / files[0]), "-o", str(model / "x.safetensors")]) == 0
+
+
+def test_a_file_of_a_download_cache_is_not_replaced_through_a_link(tmp_path: Path, capsys: Capture) -> None:
+    """Other revisions have links to the same file."""
+    blob, masks = tmp_path / "blobs" / "0a1b", tmp_path / "masks.safetensors"
+    snapshot = tmp_path / "snapshots" / "main"
+    snapshot.mkdir(parents=True)
+    blob.parent.mkdir()
+    save_file({"w": np.ones((8, 8), np.float32)}, blob)
+    (snapshot / "model.safetensors").symlink_to("../../blobs/0a1b")
+    save_file({"w": np.eye(8) > 0}, masks)
+    before = blob.read_bytes()
+    output = snapshot / "model.safetensors"
+    assert run(["apply", str(masks), str(snapshot), "-o", str(output)]) == 2
+    assert f"{output} is a link to {blob}, a file of a download cache" in capsys.readouterr().err
+    with pytest.raises(InputError, match="a file of a download cache"):
+        apply_masks(Masks.open(masks), snapshot, output)
+    assert blob.read_bytes() == before
+    (tmp_path / "link").symlink_to(masks)
+    assert run(["solve", str(snapshot), "-p", "2:4", "-o", str(tmp_path / "link"), "--local"]) == 0
 
 
 def test_bench_overwrites_no_config(tmp_path: Path, capsys: Capture) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 import transformers
 from safetensors import safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from masksmith_client import Masks
 from masksmith_client.checkpoints.checkpoint import Checkpoint
@@ -144,6 +144,7 @@ def test_copies_in_other_formats_are_listed_and_not_copied(tmp_path: Path, capsy
     (source / "1_Pooling").mkdir()
     (source / ".cache").mkdir()
     others = ["pytorch_model.bin", "consolidated.00.pth", "consolidated.safetensors", "tf_model.h5", "x-Q4_0.gguf"]
+    others += ["model.keras", "model.safetensors.bak", "bert.ckpt.data-00000-of-00001"]
     others += ["flax_model.msgpack", "pytorch_model.bin.index.json", "model.onnx", "original/params.json"]
     kept = ["config.json", "tokenizer.json", "modeling_own.py", "chat_template.jinja", "1_Pooling/config.json"]
     for name in [*others, *kept, ".cache/x"]:
@@ -199,7 +200,8 @@ def test_tied_copies_in_the_file_have_one_layout(tmp_path: Path, capsys: pytest.
     assert all(masks.verify(dict.fromkeys(masks, matrix)).values())
 
 
-def test_a_tensor_that_the_index_forgets_is_counted(tmp_path: Path) -> None:
+def test_a_tensor_that_the_index_forgets_is_masked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`from_pretrained` loads all tensors of a file that the index names, the forgotten ones as well."""
     model, output = tmp_path / "model", tmp_path / "out"
     model.mkdir()
     weight = np.arange(1, 65, dtype=np.float32).reshape(8, 8)
@@ -209,9 +211,28 @@ def test_a_tensor_that_the_index_forgets_is_counted(tmp_path: Path) -> None:
     prune(model, output)
     record = json.loads((output / "masksmith.json").read_text())
     assert [(each["name"], each["reason"]) for each in record["tensors"]] == [
-        (listed, None), (forgotten, "the index does not list it")
+        (forgotten, None), (listed, None)
     ]  # fmt: skip
-    assert (record["totals"]["tensors"], record["totals"]["zeros"]) == (2, 0.25)
+    assert (record["totals"]["tensors"], record["totals"]["zeros"]) == (2, 0.5)
+    pruned = load_file(output / "a.safetensors")
+    assert {name: np.count_nonzero(pruned[name]) for name in pruned} == {listed: 32, forgotten: 32}
+    assert "which the index does not list" in capsys.readouterr().err
+    np.copyto(pruned[forgotten], weight)
+    save_file(pruned, output / "a.safetensors")
+    assert run(["verify", str(output)]) == 1
+
+
+def test_a_tied_copy_that_the_index_forgets_gets_the_mask(tmp_path: Path) -> None:
+    model, output = tmp_path / "model", tmp_path / "out"
+    model.mkdir()
+    weight = np.arange(1, 65, dtype=np.float32).reshape(8, 8)
+    save_file({"model.embed_tokens.weight": weight, "lm_head.weight": weight}, model / "a.safetensors")
+    index = {"weight_map": {"model.embed_tokens.weight": "a.safetensors"}}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    prune(model, output, "--layers", "model.embed_tokens.weight")
+    pruned = load_file(output / "a.safetensors")
+    assert np.count_nonzero(pruned["lm_head.weight"]) == 32
+    assert np.array_equal(pruned["lm_head.weight"], pruned["model.embed_tokens.weight"])
 
 
 def test_a_repeated_tensor_becomes_the_one_that_the_index_names(tmp_path: Path) -> None:

@@ -60,11 +60,12 @@ def test_two_versions_of_a_tensor_that_differ_in_shape_are_refused(doubled: Path
         Checkpoint.open(doubled)
 
 
-def test_a_tensor_that_the_index_forgets_is_reported(doubled: Path) -> None:
+def test_a_tensor_that_the_index_forgets_is_one_of_the_tensors_and_reported(doubled: Path) -> None:
     write_index(doubled, {"a.weight": FIRST, "b.weight": FIRST})
     save_file({"a.weight": ONE, "b.weight": ONE, "d.weight": ONE}, doubled / FIRST)
     checkpoint = Checkpoint.open(doubled)
-    assert list(checkpoint.tensors) == ["a.weight", "b.weight"]
+    assert list(checkpoint.tensors) == ["a.weight", "b.weight", "d.weight"]
+    assert checkpoint.tensors["d.weight"].file.name == FIRST
     assert "'d.weight', which the index does not list" in checkpoint.notes[0]
 
 
