@@ -124,15 +124,24 @@ def _count_mismatch(builder: Any, bits: Any, slot: int, keep: Any) -> Any:
 
 
 class _Group:
-    """Offsets and active lanes of the tiles that are checked together in 64 lanes, as 8 parts of 8 lanes."""
+    """Offsets and active lanes of the tiles that are checked together in 64 lanes, as 8 parts of 8 lanes.
 
-    def __init__(self, builder: Any, slot: int, packed: bool, cols: Any, tile: Any, count: Any) -> None:
-        self.builder, self.packed, self.tile = builder, packed, tile
+    Attributes:
+        tile: Index of the group's first tile in the panel.
+        tiles: Of each part, the numbers of the tiles in it, within the group.
+        within: Of each part, the place of its first lane in the slot of that lane's tile.
+        last: Number of the last tile, within the group.
+        cols: Columns of a tile.
+        active: Of each part, the lanes that are used; None if all are.
+    """
+
+    def __init__(self, builder: Any, slot: int, fills_lanes: bool, cols: Any, tile: Any, count: Any) -> None:
+        self.builder, self.fills_lanes, self.tile = builder, fills_lanes, tile
         self.tiles = [range(k * LANES // slot, max(k * LANES // slot + 1, (k + 1) * LANES // slot)) for k in PARTS]
         self.within = [k * LANES % slot for k in PARTS]
         self.last = builder.sub(count, _index(1))
-        self.cols = _index(slot) if packed else cols
-        self.active = None if packed else [self._active(k, count) for k in PARTS]
+        self.cols = _index(slot) if fills_lanes else cols
+        self.active = None if fills_lanes else [self._active(k, count) for k in PARTS]
 
     def _active(self, k: int, count: Any) -> Any:
         place = ir.Constant(ir.VectorType(I64, LANES), [self.within[k] + lane for lane in range(LANES)])
@@ -152,7 +161,7 @@ class _Group:
 
     def load_mask(self, data: Any, at: Any) -> Any:
         """Load the mask of one row in all 64 lanes."""
-        if self.packed:
+        if self.fills_lanes:
             return _load(self.builder, data, at, BYTE, WIDTH)
         return _join(self.builder, [self.load(data, at, k, BYTE) for k in PARTS])
 
@@ -161,7 +170,7 @@ class _Group:
         duals = []
         for t in self.tiles[k]:
             here = self.builder.icmp_signed("<", _index(t), self.last)
-            tile = _index(t) if self.packed else self.builder.select(here, _index(t), self.last)
+            tile = _index(t) if self.fills_lanes else self.builder.select(here, _index(t), self.last)
             at = self.builder.add(self.builder.mul(self.builder.add(self.tile, tile), rows), row)
             duals.append(self.builder.load(self.builder.gep(data, [at])))
         return _repeat(self.builder, duals, LANES)
@@ -170,7 +179,7 @@ class _Group:
 @intrinsic
 def _check(
     typing: Any, scores: Any, mask: Any, at: Any, cols: Any, tile: Any, count: Any, u: Any, v: Any, rows: Any,
-    floor: Any, row_keep: Any, col_keep: Any, kept: Any, mismatch: Any, slot: Any, packed: Any, exact: Any,
+    floor: Any, row_keep: Any, col_keep: Any, kept: Any, mismatch: Any, slot: Any, fills_lanes: Any, exact: Any,
 ) -> Any:  # fmt: skip
     """Check `count` neighbouring tiles; return whether any entry violates complementary slackness.
 
@@ -185,23 +194,40 @@ def _check(
         kept: `[64 / slot]`, written: score kept by each tile.
         mismatch: `[1]`, written: non-zero bits within the slots of tiles where a count differs from its budget.
         slot: Lanes per tile, a literal.
-        packed: Whether the tiles fill all 64 lanes, a literal.
+        fills_lanes: Whether the tiles fill all 64 lanes, a literal.
         exact: Whether entries with `w = fl(u + v)` are decided exactly (1) or reported as violations (0), a literal.
     """
     ints = types.int64
     signature = types.boolean(
-        scores, mask, ints, ints, ints, ints, u, v, ints, types.float64, ints, ints, kept, mismatch, slot, packed, exact
+        scores,
+        mask,
+        ints,
+        ints,
+        ints,
+        ints,
+        u,
+        v,
+        ints,
+        types.float64,
+        ints,
+        ints,
+        kept,
+        mismatch,
+        slot,
+        fills_lanes,
+        exact,
     )
-    size, full, precise = slot.literal_value, bool(packed.literal_value), bool(exact.literal_value)
+    size, is_full, precise = slot.literal_value, bool(fills_lanes.literal_value), bool(exact.literal_value)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         arrays = {k: context.make_array(signature.args[k])(context, builder, args[k]) for k in (0, 1, 6, 7, 12, 13)}
         source, mask_data, row_dual_data, col_dual_data, sums, flags = (array.data for array in arrays.values())
         _, _, at, cols, tile, count, _, _, rows, floor, row_keep, col_keep, *_ = args
-        # Bytes between rows of the mask, which are its entries between rows; the scores have the same layout.
+        # Distance between rows of the mask in bytes. Its entries have one byte, so this is also the distance in
+        # entries, for the scores, too.
         stride = builder.extract_value(arrays[1].strides, 0)
         element = context.get_value_type(signature.args[0].dtype)
-        group = _Group(builder, size, full, cols, tile, count)
+        group = _Group(builder, size, is_full, cols, tile, count)
         first_col = builder.mul(tile, cols)
         least, zero = _repeat(builder, [floor], LANES), ir.Constant(DOUBLES, None)
         duals = [_at_least(builder, group.load(col_dual_data, first_col, k, DOUBLE), least) for k in PARTS]
@@ -237,9 +263,9 @@ def _check(
 
 
 @cache
-def compile_first_pass(slot: int, packed: bool) -> Callable[..., int]:
-    """Compile the pass for slots of `slot` lanes; `packed`: whether the tiles of every group fill all 64 lanes."""
-    full = int(packed)
+def compile_first_pass(slot: int, fills_lanes: bool) -> Callable[..., int]:
+    """Compile the pass for slots of `slot` lanes; `fills_lanes`: whether the tiles of every group fill all 64 lanes."""
+    is_full = int(fills_lanes)
 
     @jit
     def check(
@@ -258,16 +284,16 @@ def compile_first_pass(slot: int, packed: bool) -> Callable[..., int]:
             done = 0
             while done < across:
                 # The last group is shifted to overlap the previous one, if it would be incomplete.
-                t = done if done + tiles_per_group <= across or not full else across - tiles_per_group
+                t = done if done + tiles_per_group <= across or not is_full else across - tiles_per_group
                 count, at, tile = min(tiles_per_group, across - t), (i * rows * across + t) * cols, i * across + t
                 wrong = _check(
                     scores, mask, at, cols, tile, count, row_duals, col_duals, rows, floor, row_keep, col_keep, kept,
-                    mismatch, slot, full, 0,
+                    mismatch, slot, is_full, 0,
                 )  # fmt: skip
                 if wrong:
                     wrong = _check(
                         scores, mask, at, cols, tile, count, row_duals, col_duals, rows, floor, row_keep, col_keep,
-                        kept, mismatch, slot, full, 1,
+                        kept, mismatch, slot, is_full, 1,
                     )  # fmt: skip
                 for k in range(count):
                     objective[i, t + k] = kept[k]

@@ -19,7 +19,7 @@ from .simd.vectors import BITS, I32, I64, LANES, constant, floor_sticky, fold, i
 UNBOUNDED = 1 << 30
 """Bound that stands for "no constraint"."""
 CLIP = 2.0**26
-"""Bound on half of a residual score, to which it is clipped."""
+"""Residual scores are halved, and the halves are clipped to at most this magnitude."""
 
 
 @intrinsic

@@ -192,8 +192,8 @@ def compile_integer_pass(
                 their duals.
             warm: Whether the first round starts from `col_duals` instead of 0.
             non_negative: Whether duals are kept non-negative in the first round; in later rounds they are if budgets
-                are at-most. Without it, a round fills rows and columns exactly, and at-most budgets shift the duals
-                afterwards.
+                are at-most. Without it, a round fills rows and columns exactly; under at-most budgets, the duals are
+                then shifted so that none is negative, if possible.
             order: Indices `tile row * across + tile column`, ascending.
             count: Number of indices.
             mask: Of the shape of `scores`, written.

@@ -131,8 +131,8 @@ def compile_tie_pass(
             lowerings: Maximum number of rounds in which duals are lowered.
             zoom: Bits by which the unit is finer than that of the integer pass.
             noise: From `tie_noise`.
-            non_negative: Whether duals are kept non-negative; otherwise rows and columns are filled exactly, and
-                at-most budgets shift the duals afterwards.
+            non_negative: Whether duals are kept non-negative; otherwise rows and columns are filled exactly, and under
+                at-most budgets the duals are then shifted so that none is negative, if possible.
             ready: `[down * across]`, set to 1 for tiles whose mask is the best of all masks with the same column
                 counts, though these counts are not the budgets yet: augmenting paths can start from it.
         """
