@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -15,7 +16,7 @@ from masksmith._errors import PruningError
 from masksmith._torch_modes import without_autocast, without_inference_mode
 
 from .blocks import BlockList
-from .calls import Call, OutputPlaceholder, Tensors, map_leaves, tensors_of
+from .calls import CHANGED_ARGUMENT, Call, OutputPlaceholder, Tensors, copy_of, map_leaves, tensors_of
 
 Tensor = torch.Tensor
 PADDING_KEY = "attention_mask"
@@ -141,8 +142,9 @@ class _Recorder:
 
     `_returned` are the tensors that the previous block returned (while the first block is called: the activations that
     it is called with). `_versions` are the version counters of the returned tensors when the block returned them; torch
-    increases a tensor's counter at each change in place. `_recorded` has each tensor that was recorded as an argument
-    and not copied, with its counter at that time and the number of the block.
+    increases a tensor's counter at each change in place. `_recorded` has each tensor of this pass that was recorded as
+    an argument, with its counter at that time and the number of the block. `_copies` has, by its identity, such a tensor
+    and the copy that was recorded for it, since a later pass may change the tensor.
     """
 
     def __init__(self, blocks: BlockList, blocks_are_skipped: bool) -> None:
@@ -153,6 +155,7 @@ class _Recorder:
         self._returned: Tensors = []
         self._versions: list[int] = []
         self._recorded: list[tuple[Tensor, int, int]] = []
+        self._copies: dict[int, tuple[Tensor, Tensor]] = {}
 
     def register(self, number: int, block: torch.nn.Module) -> list[Any]:
         """Add hooks to a block, and return their handles."""
@@ -175,11 +178,7 @@ class _Recorder:
             raise PruningError(f"batch {number} does not run it", self._blocks.name(missing[0]))
         for tensor, version, block in self._recorded:
             if tensor._version != version:
-                raise PruningError(
-                    "a tensor among its arguments is changed in place in the same pass, so that the call cannot be "
-                    "repeated; let the model change a copy",
-                    self._blocks.name(block),
-                )
+                raise PruningError(CHANGED_ARGUMENT, self._blocks.name(block))
         calls = [call for _, call in sorted(zip(self._order, self._calls, strict=True), key=lambda pair: pair[0])]
         return CapturedBatch(self._order, calls, self._input, _token_mask(batch, self._input[0], number))
 
@@ -228,7 +227,7 @@ class _Recorder:
     def _recorded_leaf(self, leaf: Any, number: int) -> Any:
         """Return what is recorded for a leaf of the arguments of block `number`.
 
-        That is a placeholder if the previous block returned the leaf, else the leaf itself, or a copy of it.
+        That is a placeholder if the previous block returned the leaf, else the leaf, with copies of its tensors.
 
         Raises:
             PruningError: If the leaf is a container, such as a named tuple, that has an output of the previous block,
@@ -245,12 +244,24 @@ class _Recorder:
             raise PruningError(f"{reason}; {advice}", self._blocks.name(number))
         if self._blocks_are_skipped and isinstance(leaf, Tensor) and bool(torch.isnan(leaf).any()):
             raise PruningError(DEPENDENT_ARGUMENT, self._blocks.name(number))
-        # A tensor of `torch.inference_mode` cannot be used where gradients are computed, as for tuning.
-        if isinstance(leaf, Tensor) and leaf.is_inference():
-            return leaf.clone()
+        copies = {id(tensor): self._copy(tensor, number) for tensor in tensors_of(leaf)}
         if isinstance(leaf, Tensor):
-            self._recorded.append((leaf, leaf._version, number))
-        return leaf
+            return copies[id(leaf)]
+        # Of the copies, `deepcopy` makes no further copies: it takes them for its own.
+        return deepcopy(leaf, copies) if copies else leaf
+
+    def _copy(self, tensor: Tensor, number: int) -> Tensor:
+        """Return what is recorded for a tensor among the arguments of block `number`.
+
+        That is the same copy at each call, or, for a parameter, the parameter: its values change as it is pruned.
+        """
+        if not tensor.is_inference():  # Tensors of `torch.inference_mode` have no version counters.
+            self._recorded.append((tensor, tensor._version, number))
+        if isinstance(tensor, torch.nn.Parameter):
+            return tensor
+        if id(tensor) not in self._copies:
+            self._copies[id(tensor)] = tensor, copy_of(tensor)
+        return self._copies[id(tensor)][1]
 
 
 def _has_cache(block: torch.nn.Module, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> bool:
