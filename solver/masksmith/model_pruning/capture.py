@@ -143,8 +143,8 @@ class _Recorder:
     `_returned` are the tensors that the previous block returned (while the first block is called: the activations that
     it is called with). `_versions` are the version counters of the returned tensors when the block returned them; torch
     increases a tensor's counter at each change in place. `_recorded` has each tensor of this pass that was recorded as
-    an argument, with its counter at that time and the number of the block. `_copies` has, by its identity, such a tensor
-    and the copy that was recorded for it, since a later pass may change the tensor.
+    an argument, with its counter at that time and the number of the block. `_copies` has such a tensor, by its
+    identity, and the copy that was recorded for it, since a later pass may change the tensor.
     """
 
     def __init__(self, blocks: BlockList, blocks_are_skipped: bool) -> None:
