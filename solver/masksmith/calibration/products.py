@@ -85,8 +85,10 @@ class ProductRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def batch(self) -> Iterator[None]:
         """Watch the operations of a batch.
 
-        Weights are looked up anew for each batch; tensors that an earlier batch computed from weights are forgotten.
+        Weights are looked up anew for each batch; tensors that an earlier batch computed from weights are forgotten,
+        also by the caller's `torch.autocast`, which keeps copies of weights in 16 bits.
         """
+        torch.clear_autocast_cache()
         self._matrices = Matrices()
         for module, accumulator in self._accumulators.items():
             self._add_weight(module, accumulator, module._parameters.get("weight"))

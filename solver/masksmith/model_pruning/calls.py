@@ -66,6 +66,7 @@ class Call:
         recorded = tensors_of((self.arguments, self.keywords))
         versions = [tensor._version for tensor in recorded]
         arguments, keywords = map_leaves((self.arguments, dict(self.keywords)), replace_placeholder)
+        torch.clear_autocast_cache()  # It may have copies of weights from before they were pruned.
         outputs = tensors_of(block(*arguments, **keywords))
         if [tensor._version for tensor in recorded] != versions:
             raise PruningError(CHANGED_ARGUMENT, name)

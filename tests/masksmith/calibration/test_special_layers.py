@@ -308,3 +308,17 @@ def test_layers_with_the_names_of_scales_are_calibrated():
     for name in MODULATED:
         assert list(ms.calibrate(model, batches, layers=f"{name}.weight")) == [f"{name}.weight"]
         assert list(ms.calibrate(model, batches, layers=f"{name}*")) == [f"{name}.weight"]
+
+
+class ByFunction(torch.nn.Linear):
+    """Multiplies in a `forward` of its own."""
+
+    def forward(self, inputs):
+        return torch.nn.functional.linear(inputs, self.weight, self.bias)
+
+
+def test_copies_of_weights_that_autocast_keeps_are_followed_in_all_batches(batches):
+    model = torch.nn.Sequential(ByFunction(8, 8))
+    with torch.autocast("cpu", torch.bfloat16):
+        gathered = ms.calibrate(model, batches)
+    assert gathered["0.weight"].samples == ms.calibrate(model, batches)["0.weight"].samples == 60

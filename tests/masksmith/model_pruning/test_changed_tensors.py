@@ -155,3 +155,19 @@ def test_a_copy_repeats_the_entries_that_the_tensor_repeats():
         assert torch.equal(copy, tensor)
         assert copy.data_ptr() != tensor.data_ptr()
         assert copy.untyped_storage().nbytes() == tensor.untyped_storage().nbytes()
+
+
+def test_pruned_blocks_do_not_run_with_copies_of_dense_weights_that_autocast_keeps():
+    class Casting(Block):
+        def forward(self, inputs, shift):
+            with torch.autocast("cpu", torch.bfloat16):
+                return super().forward(inputs, shift).float()
+
+    def errors():
+        report = ms.prune(Model(block=Casting), batches(), "2:4", update=None, few_tokens="without data")
+        return [block.error_after for block in report.blocks]
+
+    with torch.autocast("cpu", torch.bfloat16):
+        within = errors()
+    assert within == errors()
+    assert within[0] > 0
