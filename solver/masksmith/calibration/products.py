@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from masksmith.layouts import is_transformers_conv1d
 
 from .accumulator import LayerAccumulator, one_each, patches
 from .matrices import Matrices, Matrix, tensors_in
+from .unfollowed import UnfollowedUses, operation_kind, unfollowed_reason
 
 Tensor = torch.Tensor
 
@@ -23,8 +24,6 @@ PRODUCTS: Mapping[str, tuple[int, int]] = {
     "mm": (0, 1), "addmm": (1, 2), "bmm": (0, 1), "baddbmm": (1, 2), "mv": (0, 1), "addmv": (1, 2), "linear": (0, 1),
 }  # fmt: skip
 """Positions of the left and the right operand among the arguments, by the name of the operation."""
-COPIES = ("clone", "_to_copy", "_weight_norm_interface", "copy_")
-"""Operations that compute each entry from the same entry of an argument, but do not have torch's tag `pointwise`."""
 
 NO_PRODUCT = "its class has a forward of its own, in which no product with its weight was seen"
 OTHER_PRODUCT = "a part of its weight is multiplied alone, or its products do not sum over its inputs"
@@ -66,7 +65,8 @@ class ProductRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     A layer of one of torch's own classes multiplies its weight with the input of the call, so that input is added. In
     calls of other layers, and outside of layers, every matrix product is watched: it multiplies a weight if the memory
-    of one operand is that of a weight, or of a tensor computed from a weight.
+    of one operand is that of a weight, or of a tensor computed from a weight. A layer whose weight is used otherwise is
+    not calibrated, since not all inputs of the weight are known.
 
     Args:
         accumulators: The accumulators.
@@ -78,7 +78,7 @@ class ProductRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, accumulators: Iterable[LayerAccumulator]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._accumulators = {module: each for each in accumulators for module in each.modules}
-        self._matrices = Matrices()
+        self._forget_tensors()
         self._calls: list[_Call] = []
 
     @contextmanager
@@ -89,11 +89,18 @@ class ProductRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         also by the caller's `torch.autocast`, which keeps copies of weights in 16 bits.
         """
         torch.clear_autocast_cache()
-        self._matrices = Matrices()
+        self._forget_tensors()
         for module, accumulator in self._accumulators.items():
             self._add_weight(module, accumulator, module._parameters.get("weight"))
         with self:
             yield
+
+    def _forget_tensors(self) -> None:
+        self._matrices = Matrices()
+        self._uses: UnfollowedUses[LayerAccumulator] = UnfollowedUses(self._accumulators_in)
+
+    def _accumulators_in(self, tensor: Tensor) -> list[LayerAccumulator]:
+        return [matrix.accumulator for matrix in self._matrices.of(tensor)]
 
     def register(self) -> Iterator[torch.utils.hooks.RemovableHandle]:
         """Register hooks for the calls of the layers, each when its handle is yielded."""
@@ -127,24 +134,29 @@ class ProductRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         # Inside such a call, products with weights of other layers are not watched either.
         if self._calls and self._calls[-1].is_recorded:
             return func(*args, **(kwargs or {}))
-        name, is_copy = _kind(func)
-        if name in PRODUCTS or name == "convolution":
-            self._add_product(name, args)
+        name, is_copy = operation_kind(func)
+        multiplied = self._add_product(name, args) if name in PRODUCTS or name == "convolution" else None
         result = func(*args, **(kwargs or {}))
+        arguments, results = list(tensors_in([*args, *(kwargs or {}).values()])), list(tensors_in((result,)))
         if is_copy:
-            sources = args[1:2] if name == "copy_" else args
-            self._matrices.follow(list(tensors_in(sources)), list(tensors_in((result,))))
+            self._matrices.follow(list(tensors_in(args[1:2])) if name == "copy_" else arguments, results)
+        for accumulator in self._uses.find(func, arguments, results, () if multiplied is None else (multiplied,)):
+            if not accumulator.ignores_inputs and accumulator.unsupported_reason is None:
+                accumulator.unsupported_reason = unfollowed_reason(func)
         return result
 
-    def _add_product(self, name: str, args: Sequence[Any]) -> None:
-        """Add the inputs of a product with one weight; a product of two weights has no inputs."""
+    def _add_product(self, name: str, args: Sequence[Any]) -> Tensor | None:
+        """Add the inputs of a product with one weight, and return that operand; a product of two has no inputs."""
         self._add_weights_of_calls()
         operands = [
             (operand, matrices) for operand in _operands(name, args) if (matrices := self._matrices.of(operand.tensor))
         ]
-        for operand, matrices in operands if len(operands) == 1 else ():
-            for matrix in matrices:
-                self._add(matrix, operand)
+        if len(operands) != 1:
+            return None
+        ((operand, matrices),) = operands
+        for matrix in matrices:
+            self._add(matrix, operand)
+        return operand.tensor
 
     def _add(self, matrix: Matrix, operand: _Operand) -> None:
         accumulator = matrix.accumulator
@@ -175,19 +187,6 @@ def has_own_forward(module: torch.nn.Module) -> bool:
         base = [each for each in type(module).__mro__ if each.__name__ == "Conv1D"][-1]
     replaced = [name for name in ("forward", "_conv_forward") if hasattr(base, name)]
     return any(name in vars(module) or getattr(type(module), name) is not getattr(base, name) for name in replaced)
-
-
-def operation_name(func: Any) -> str:
-    """Return an operation's name without its namespace; empty for operators such as `flex_attention`."""
-    return str(func._schema.name).rpartition("::")[2] if hasattr(func, "_schema") else ""
-
-
-@cache
-def _kind(func: Any) -> tuple[str, bool]:
-    """Return an operation's name, and whether it computes each entry from the same entry of its arguments."""
-    name = operation_name(func)
-    tags = getattr(func, "tags", ())
-    return name, name in COPIES or name.startswith("fake_quantize") or torch.Tag.pointwise in tags
 
 
 def _operands(name: str, args: Sequence[Any]) -> list[_Operand]:
