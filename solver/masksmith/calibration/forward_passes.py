@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize
 from tqdm import tqdm
 
 from masksmith._errors import ScoresError
-from masksmith._torch_modes import without_inference_mode
+from masksmith._torch_modes import without_fused_attention, without_inference_mode
 from masksmith.layouts import (
     BY_CHOICE,
     Candidate,
@@ -194,28 +194,22 @@ def _unsupported_reason(module: torch.nn.Module) -> str | None:
 def _reason_without_statistics(accumulator: LayerAccumulator, gather: Sequence[str]) -> str | None:
     """Return why a layer that was watched has no statistics; None if it has."""
     if set(gather) == {"gradients"}:
-        return None if accumulator.calls else _idle_reason(accumulator.modules[0])
-    if accumulator.unsupported_reason is not None:
+        if accumulator.calls:
+            return None
+    elif accumulator.unsupported_reason is not None:
         return accumulator.unsupported_reason
     if accumulator.samples == 0:
-        return _idle_reason(accumulator.modules[0])
+        return "it never ran"
     if "gradients" in gather and accumulator.calls == 0:
         return "its weight is used without calling the layer, so that its gradients are not gathered"
     return None
-
-
-def _idle_reason(module: torch.nn.Module) -> str:
-    """Return why a layer got no inputs."""
-    # torch's class of `MultiheadAttention.out_proj`, whose weight is passed to a function without calling the layer.
-    is_projection = type(module).__name__ == "NonDynamicallyQuantizableLinear"
-    return "MultiheadAttention uses its weight without calling the layer" if is_projection else "it never ran"
 
 
 @contextmanager
 def _gathering_inputs(model: torch.nn.Module, accumulators: Iterable[LayerAccumulator]) -> Iterator[ProductRecorder]:
     """Within the context, the accumulators get the inputs of their layers.
 
-    Meanwhile the model is in evaluation mode, and compiled layers run uncompiled.
+    Meanwhile the model is in evaluation mode, compiled layers run uncompiled, and attention is not fused.
     """
     training = {module: module.training for module in model.modules()}
     recorder = ProductRecorder(accumulators)
@@ -224,7 +218,7 @@ def _gathering_inputs(model: torch.nn.Module, accumulators: Iterable[LayerAccumu
     try:
         # If torch tried to compile a layer that has hooks, the layer's code would run uncompiled from then on, in the
         # whole process.
-        with torch.compiler.set_stance("force_eager"):
+        with torch.compiler.set_stance("force_eager"), without_fused_attention():
             yield recorder
     finally:
         for hook in hooks:

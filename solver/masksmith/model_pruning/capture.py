@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from masksmith._errors import PruningError
-from masksmith._torch_modes import without_autocast, without_inference_mode
+from masksmith._torch_modes import without_autocast, without_fused_attention, without_inference_mode
 
 from .blocks import BlockList
 from .calls import CHANGED_ARGUMENT, Call, OutputPlaceholder, Tensors, copy_of, map_leaves, tensors_of
@@ -301,7 +301,7 @@ def _token_mask(batch: Mapping[str, Any], inputs: Tensor, number: int) -> Tensor
 
 @contextmanager
 def prepared(model: torch.nn.Module) -> Iterator[None]:
-    """Within the context: evaluation mode, no gradients, no cache of keys and values, no fused kernels of experts.
+    """Within the context: evaluation mode, no gradients, no cache of keys and values, no fused kernels.
 
     The caller's `torch.inference_mode` is switched off, because its tensors have no gradients, which tuning needs. The
     caller's `torch.autocast` is switched off, because it multiplies with copies of weights in another dtype, and
@@ -319,7 +319,7 @@ def prepared(model: torch.nn.Module) -> Iterator[None]:
         for config, name, _ in previous:
             setattr(config, name, settings[name])
         uncompiled = torch.compiler.set_stance("force_eager")
-        with without_inference_mode(), without_autocast(), torch.no_grad(), uncompiled:
+        with without_inference_mode(), without_autocast(), without_fused_attention(), torch.no_grad(), uncompiled:
             yield
     finally:
         for config, name, value in previous:
