@@ -180,13 +180,24 @@ class ProductRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def has_own_forward(module: torch.nn.Module) -> bool:
-    """Whether a layer computes anything else than its base class, by a subclass or by a `forward` set on the layer."""
+    """Whether a layer computes anything else than its base class defines.
+
+    That is by a subclass, by a `forward` set on the layer, or by one set on the base class itself.
+    """
     bases: tuple[type, ...] = (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d)
     base = next((each for each in type(module).__mro__ if each in bases), None)
     if is_transformers_conv1d(module):
         base = [each for each in type(module).__mro__ if each.__name__ == "Conv1D"][-1]
-    replaced = [name for name in ("forward", "_conv_forward") if hasattr(base, name)]
-    return any(name in vars(module) or getattr(type(module), name) is not getattr(base, name) for name in replaced)
+    methods = {name: getattr(base, name) for name in ("forward", "_conv_forward") if hasattr(base, name)}
+    return any(
+        name in vars(module) or getattr(type(module), name) is not method or not _is_of_its_module(method, base)
+        for name, method in methods.items()
+    )
+
+
+def _is_of_its_module(method: Any, kind: Any) -> bool:
+    """Whether the code of a class's method is in the class's module; a function that replaced it is elsewhere."""
+    return getattr(method, "__globals__", {}).get("__name__") == kind.__module__
 
 
 def _operands(name: str, args: Sequence[Any]) -> list[_Operand]:
