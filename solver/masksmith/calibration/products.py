@@ -64,9 +64,9 @@ class ProductRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds the inputs that the layers' weights are multiplied with to the layers' accumulators.
 
     A layer of one of torch's own classes multiplies its weight with the input of the call, so that input is added. In
-    calls of other layers, and outside of layers, every matrix product is watched: it multiplies a weight if the memory
-    of one operand is that of a weight, or of a tensor computed from a weight. A layer whose weight is used otherwise is
-    not calibrated, since not all inputs of the weight are known.
+    calls of other layers, in calls within `torch.vmap`, and outside of layers, every matrix product is watched: it
+    multiplies a weight if the memory of one operand is that of a weight, or of a tensor computed from a weight. A layer
+    whose weight is used otherwise is not calibrated, since not all inputs of the weight are known.
 
     Args:
         accumulators: The accumulators.
@@ -110,7 +110,8 @@ class ProductRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _begin(self, module: torch.nn.Module, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> None:
         accumulator = self._accumulators[module]
-        self._calls.append(_Call(module, is_recorded=not has_own_forward(module)))
+        is_transformed = any(map(_is_transformed, tensors_in([*arguments, *keywords.values()])))
+        self._calls.append(_Call(module, is_recorded=not (is_transformed or has_own_forward(module))))
         accumulator.calls += 1
         if self._calls[-1].is_recorded:
             accumulator.add_inputs(module, arguments, keywords)
@@ -195,9 +196,14 @@ def has_own_forward(module: torch.nn.Module) -> bool:
     )
 
 
+def _is_transformed(tensor: Tensor) -> bool:
+    """Whether a tensor belongs to `torch.vmap` or another transform of `torch.func`, and has no values of its own."""
+    return bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
+
+
 def _is_of_its_module(method: Any, kind: Any) -> bool:
     """Whether the code of a class's method is in the class's module; a function that replaced it is elsewhere."""
-    return getattr(method, "__globals__", {}).get("__name__") == kind.__module__
+    return bool(getattr(method, "__globals__", {}).get("__name__") == kind.__module__)
 
 
 def _operands(name: str, args: Sequence[Any]) -> list[_Operand]:

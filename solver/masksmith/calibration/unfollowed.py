@@ -49,11 +49,11 @@ class UnfollowedUses(Generic[Weight]):
         name, is_entrywise = operation_kind(func)
         if not sources or name in LOOKUPS or name.endswith("_like") or name.startswith("new_"):
             return set()
-        storages = {_storage_id(each) for each, _ in sources}
+        storages = {storage_id(each) for each, _ in sources}
         new = [
             each
             for each in results
-            if each.dtype != torch.bool and _storage_id(each) is not None and _storage_id(each) not in storages
+            if each.dtype != torch.bool and storage_id(each) is not None and storage_id(each) not in storages
         ]
         weights = set[Weight]().union(*(each for _, each in sources))
         others = [each for each in arguments if not self._is_from_weights(each)]
@@ -66,7 +66,7 @@ class UnfollowedUses(Generic[Weight]):
         return set()
 
     def _weights_of(self, tensor: Tensor, multiplied: Collection[Tensor]) -> set[Weight]:
-        storage = _storage_id(tensor)
+        storage = storage_id(tensor)
         if storage is None:
             return set()
         derived = self._derived.get(storage, set[Weight]())
@@ -77,7 +77,7 @@ class UnfollowedUses(Generic[Weight]):
 
     def _remember(self, tensor: Tensor, weights: set[Weight]) -> None:
         """Store which weights a tensor is computed from, except those that it is known to contain."""
-        storage, unknown = _storage_id(tensor), weights.difference(self._weights_in(tensor))
+        storage, unknown = storage_id(tensor), weights.difference(self._weights_in(tensor))
         if storage is not None and unknown:
             if storage not in self._derived:
                 self._storages.append(StorageWeakRef(tensor.untyped_storage()))  # type: ignore[no-untyped-call]
@@ -102,11 +102,11 @@ def unfollowed_reason(func: Any) -> str:
     return f"it, or a tensor computed from it, is used by {operation_name(func) or func}, which cannot be followed"
 
 
-def _storage_id(tensor: Tensor) -> int | None:
+def storage_id(tensor: Tensor) -> int | None:
     """Return the identity of a tensor's storage; None for tensors without storage, such as sparse ones, or entries."""
     if tensor.layout != torch.strided or tensor.is_nested or tensor.numel() == 0:
         return None
     try:
         return int(tensor.untyped_storage()._cdata)
-    except (RuntimeError, NotImplementedError):  # some subclasses
+    except RuntimeError:  # some subclasses, and tensors within transforms of `torch.func`
         return None

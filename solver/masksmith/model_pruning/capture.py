@@ -14,6 +14,7 @@ import torch
 
 from masksmith._errors import PruningError
 from masksmith._torch_modes import without_autocast, without_fused_attention, without_inference_mode
+from masksmith.calibration.batches import call_model, unfit_reason
 
 from .blocks import BlockList
 from .calls import CHANGED_ARGUMENT, Call, OutputPlaceholder, Tensors, copy_of, map_leaves, tensors_of
@@ -96,20 +97,13 @@ def _run(model: torch.nn.Module, batch: Any, number: int) -> None:
     if isinstance(batch, Mapping):
         _refuse_unknown_keys(model, batch, number)
     try:
-        if isinstance(batch, Mapping):
-            model(**batch)
-        elif isinstance(batch, (tuple, list)):
-            model(*batch)
-        else:
-            model(batch)
+        call_model(model, batch)
     except _LastBlockError:
         pass
     except PruningError:
         raise
     except Exception as error:
-        keys = f" of {', '.join(map(str, batch))}" if isinstance(batch, Mapping) else f" ({type(batch).__name__})"
-        message = (str(error).strip().splitlines() or [""])[0]
-        raise PruningError(f"batch {number}{keys} does not fit the model: {type(error).__name__}: {message}") from error
+        raise PruningError(unfit_reason(batch, number, error)) from error
 
 
 def _refuse_unknown_keys(model: torch.nn.Module, batch: Mapping[str, Any], number: int) -> None:
