@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from types import BuiltinFunctionType
 from typing import Any
 
 import torch
@@ -24,6 +25,9 @@ PRODUCTS: Mapping[str, tuple[int, int]] = {
     "mm": (0, 1), "addmm": (1, 2), "bmm": (0, 1), "baddbmm": (1, 2), "mv": (0, 1), "addmv": (1, 2), "linear": (0, 1),
 }  # fmt: skip
 """Positions of the left and the right operand among the arguments, by the name of the operation."""
+
+FUNCTIONS: Mapping[Any, str] = {torch.nn.Linear: "linear", torch.nn.Conv1d: "conv1d", torch.nn.Conv2d: "conv2d"}
+"""Names of the functions that layers of torch call, by their classes."""
 
 NO_PRODUCT = "its class has a forward of its own, in which no product with its weight was seen"
 OTHER_PRODUCT = "a part of its weight is multiplied alone, or its products do not sum over its inputs"
@@ -183,14 +187,15 @@ class ProductRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def has_own_forward(module: torch.nn.Module) -> bool:
     """Whether a layer computes anything else than its base class defines.
 
-    That is by a subclass, by a `forward` set on the layer, or by one set on the base class itself.
+    That is by a subclass, by a `forward` set on the layer, or by one set on the base class itself, or by another
+    function in the place of torch's own, as of `torch.nn.functional.linear`.
     """
-    bases: tuple[type, ...] = (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d)
-    base = next((each for each in type(module).__mro__ if each in bases), None)
+    base = next((each for each in type(module).__mro__ if each in FUNCTIONS), None)
     if is_transformers_conv1d(module):
         base = [each for each in type(module).__mro__ if each.__name__ == "Conv1D"][-1]
     methods = {name: getattr(base, name) for name in ("forward", "_conv_forward") if hasattr(base, name)}
-    return any(
+    function = getattr(functional, FUNCTIONS[base]) if base in FUNCTIONS else torch.addmm
+    return not isinstance(function, BuiltinFunctionType) or any(
         name in vars(module) or getattr(type(module), name) is not method or not _is_of_its_module(method, base)
         for name, method in methods.items()
     )

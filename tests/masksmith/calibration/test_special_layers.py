@@ -339,3 +339,10 @@ def test_a_method_that_was_replaced_for_all_layers_is_watched(batches, monkeypat
     monkeypatch.setattr(type(layer), name, replacement)
     replaced = ms.calibrate(torch.nn.Sequential(layer), batches)["0.weight"]
     np.testing.assert_allclose(replaced.norms, 10 * plain.norms, rtol=1e-5)
+
+
+def test_a_function_in_the_place_of_torchs_own_is_watched(batches, monkeypatch):
+    model, linear = torch.nn.Sequential(torch.nn.Linear(8, 8)), torch.nn.functional.linear
+    plain = ms.calibrate(model, batches)["0.weight"]
+    monkeypatch.setattr("torch.nn.functional.linear", lambda inputs, *others: linear(10 * inputs, *others))
+    np.testing.assert_allclose(ms.calibrate(model, batches)["0.weight"].norms, 10 * plain.norms, rtol=1e-5)
