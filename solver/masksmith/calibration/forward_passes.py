@@ -9,10 +9,12 @@ from functools import partial
 from typing import Any, cast
 
 import torch
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 from tqdm import tqdm
 
 from masksmith._errors import ScoresError
+from masksmith._fused_attention import without_fused_attention
 from masksmith._torch_modes import without_inference_mode
 from masksmith.layouts import (
     BY_CHOICE,
@@ -26,6 +28,7 @@ from masksmith.layouts import (
 from masksmith.patterns.matching import Globs
 
 from .accumulator import LayerAccumulator
+from .batches import LAZY_REASON, call_model, fits_signature, unfit_reason
 from .products import ProductRecorder
 from .statistics import Calibration
 
@@ -74,9 +77,10 @@ def calibrate(
     Raises:
         ScoresError: If `gather` is empty or has an unknown kind; `max_samples` is less than 1; a name or glob matches
             no layer; a layer that is named exactly is not supported; no layer is selected; there is no batch; a layer
-            is called without a tensor that fits its weight; a parameter is on the meta device; a loss is not one number
-            or has no gradient; gradients do not reach a layer, such as one in a reentrant activation checkpoint or one
-            with a mask of a `Sparsifier`; or a statistic has NaN or infinity.
+            is called without a tensor that fits its weight; a parameter is on the meta device or lazy;
+            a batch has other arguments than the model takes; a loss is not one number or has no gradient; gradients do
+            not reach a layer, such as one in a reentrant activation checkpoint or one with a mask of a `Sparsifier`; or
+            a statistic has NaN or infinity.
     """
     unknown = [kind for kind in gather if kind not in KINDS]
     if unknown or not gather:
@@ -90,10 +94,10 @@ def calibrate(
             count += 1
             with recorder.batch(), parametrize.cached():
                 if "gradients" in gather:
-                    _backward(model, batch, accumulators, loss)
+                    _backward(model, batch, count - 1, accumulators, loss)
                 else:
                     with torch.no_grad():
-                        _forward(model, batch)
+                        _forward(model, batch, count - 1)
     if count == 0:
         raise ScoresError("there is no batch to calibrate with")
     reasons = {name: _reason_without_statistics(each, gather) for name, each in accumulators.items()}
@@ -110,7 +114,7 @@ def _accumulators(
     The second value maps the name of a skipped weight to the reason; weights that the caller did not select are not in
     it. The third maps each other name of a weight to the name that its accumulator has.
     """
-    _refuse_meta(model)
+    _refuse_missing_values(model)
     modules = {_weight_name(plain_path(model, paths[0])): (paths, module) for paths, module in _layers(model)}
     candidates = [
         Candidate(name, aliases=_other_names(model, paths), unsupported_reason=_unsupported_reason(module))
@@ -165,8 +169,11 @@ def _other_names(model: torch.nn.Module, paths: Sequence[str]) -> tuple[str, ...
     return tuple(name for name in dict.fromkeys(names) if name and name != _weight_name(plain[0]))
 
 
-def _refuse_meta(model: torch.nn.Module) -> None:
+def _refuse_missing_values(model: torch.nn.Module) -> None:
     """Raise `ScoresError` if a parameter has no values, unless accelerate loads them when their layer runs."""
+    lazy = next((name for name, parameter in model.named_parameters() if is_lazy(parameter)), None)
+    if lazy is not None:
+        raise ScoresError(LAZY_REASON, name=lazy)
     if any(hasattr(module, "_hf_hook") for module in model.modules()):
         return
     name = next((name for name, parameter in model.named_parameters() if parameter.is_meta), None)
@@ -194,28 +201,22 @@ def _unsupported_reason(module: torch.nn.Module) -> str | None:
 def _reason_without_statistics(accumulator: LayerAccumulator, gather: Sequence[str]) -> str | None:
     """Return why a layer that was watched has no statistics; None if it has."""
     if set(gather) == {"gradients"}:
-        return None if accumulator.calls else _idle_reason(accumulator.modules[0])
-    if accumulator.unsupported_reason is not None:
+        if accumulator.calls:
+            return None
+    elif accumulator.unsupported_reason is not None:
         return accumulator.unsupported_reason
     if accumulator.samples == 0:
-        return _idle_reason(accumulator.modules[0])
+        return "it never ran"
     if "gradients" in gather and accumulator.calls == 0:
         return "its weight is used without calling the layer, so that its gradients are not gathered"
     return None
-
-
-def _idle_reason(module: torch.nn.Module) -> str:
-    """Return why a layer got no inputs."""
-    # torch's class of `MultiheadAttention.out_proj`, whose weight is passed to a function without calling the layer.
-    is_projection = type(module).__name__ == "NonDynamicallyQuantizableLinear"
-    return "MultiheadAttention uses its weight without calling the layer" if is_projection else "it never ran"
 
 
 @contextmanager
 def _gathering_inputs(model: torch.nn.Module, accumulators: Iterable[LayerAccumulator]) -> Iterator[ProductRecorder]:
     """Within the context, the accumulators get the inputs of their layers.
 
-    Meanwhile the model is in evaluation mode, and compiled layers run uncompiled.
+    Meanwhile the model is in evaluation mode, compiled layers run uncompiled, and attention is not fused.
     """
     training = {module: module.training for module in model.modules()}
     recorder = ProductRecorder(accumulators)
@@ -224,7 +225,7 @@ def _gathering_inputs(model: torch.nn.Module, accumulators: Iterable[LayerAccumu
     try:
         # If torch tried to compile a layer that has hooks, the layer's code would run uncompiled from then on, in the
         # whole process.
-        with torch.compiler.set_stance("force_eager"):
+        with torch.compiler.set_stance("force_eager"), without_fused_attention():
             yield recorder
     finally:
         for hook in hooks:
@@ -233,19 +234,22 @@ def _gathering_inputs(model: torch.nn.Module, accumulators: Iterable[LayerAccumu
             module.training = was_training
 
 
-def _forward(model: torch.nn.Module, batch: Any) -> Any:
-    if isinstance(batch, Mapping):
-        return model(**batch)
-    return model(*batch) if isinstance(batch, (tuple, list)) else model(batch)
+def _forward(model: torch.nn.Module, batch: Any, number: int) -> Any:
+    try:
+        return call_model(model, batch)
+    except TypeError as error:  # Other errors of the model are raised as they are.
+        if fits_signature(model, batch):
+            raise
+        raise ScoresError(unfit_reason(batch, number, error)) from error
 
 
 def _backward(
-    model: torch.nn.Module, batch: Any, accumulators: Mapping[str, LayerAccumulator], loss: Loss | None
+    model: torch.nn.Module, batch: Any, number: int, accumulators: Mapping[str, LayerAccumulator], loss: Loss | None
 ) -> None:
     """Run a batch forward and backward, and add its gradients to the accumulators; no parameter's `.grad` changes."""
     with torch.enable_grad(), _weights_in_use(accumulators.values()) as in_use:
         try:
-            value: Any = getattr(_forward(model, batch), "loss", None) if loss is None else loss(model, batch)
+            value: Any = getattr(_forward(model, batch, number), "loss", None) if loss is None else loss(model, batch)
         except RuntimeError as error:
             if INFERENCE_TENSOR not in str(error):
                 raise

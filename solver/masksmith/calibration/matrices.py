@@ -9,6 +9,7 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from .accumulator import LayerAccumulator
+from .unfollowed import storage_id
 
 Tensor = torch.Tensor
 Entries = tuple[int, int, int, tuple[tuple[int, int], ...]]
@@ -125,7 +126,7 @@ def tensors_in(values: Sequence[object]) -> Iterator[Tensor]:
 
 
 def _has_storage(tensor: Tensor) -> bool:
-    return tensor.layout == torch.strided and not tensor.is_nested and tensor.numel() > 0
+    return storage_id(tensor) is not None
 
 
 def _storage_id(tensor: Tensor) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
+from types import BuiltinFunctionType
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from masksmith.layouts import is_transformers_conv1d
 
 from .accumulator import LayerAccumulator, one_each, patches
 from .matrices import Matrices, Matrix, tensors_in
+from .unfollowed import UnfollowedUses, operation_kind, unfollowed_reason
 
 Tensor = torch.Tensor
 
@@ -23,8 +25,9 @@ PRODUCTS: Mapping[str, tuple[int, int]] = {
     "mm": (0, 1), "addmm": (1, 2), "bmm": (0, 1), "baddbmm": (1, 2), "mv": (0, 1), "addmv": (1, 2), "linear": (0, 1),
 }  # fmt: skip
 """Positions of the left and the right operand among the arguments, by the name of the operation."""
-COPIES = ("clone", "_to_copy", "_weight_norm_interface", "copy_")
-"""Operations that compute each entry from the same entry of an argument, but do not have torch's tag `pointwise`."""
+
+FUNCTIONS: Mapping[Any, str] = {torch.nn.Linear: "linear", torch.nn.Conv1d: "conv1d", torch.nn.Conv2d: "conv2d"}
+"""Names of the functions that layers of torch call, by their classes."""
 
 NO_PRODUCT = "its class has a forward of its own, in which no product with its weight was seen"
 OTHER_PRODUCT = "a part of its weight is multiplied alone, or its products do not sum over its inputs"
@@ -65,8 +68,9 @@ class ProductRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds the inputs that the layers' weights are multiplied with to the layers' accumulators.
 
     A layer of one of torch's own classes multiplies its weight with the input of the call, so that input is added. In
-    calls of other layers, and outside of layers, every matrix product is watched: it multiplies a weight if the memory
-    of one operand is that of a weight, or of a tensor computed from a weight.
+    calls of other layers, in calls within `torch.vmap`, and outside of layers, every matrix product is watched: it
+    multiplies a weight if the memory of one operand is that of a weight, or of a tensor computed from a weight. A layer
+    whose weight is used otherwise is not calibrated, since not all inputs of the weight are known.
 
     Args:
         accumulators: The accumulators.
@@ -78,20 +82,29 @@ class ProductRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, accumulators: Iterable[LayerAccumulator]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._accumulators = {module: each for each in accumulators for module in each.modules}
-        self._matrices = Matrices()
+        self._forget_tensors()
         self._calls: list[_Call] = []
 
     @contextmanager
     def batch(self) -> Iterator[None]:
         """Watch the operations of a batch.
 
-        Weights are looked up anew for each batch; tensors that an earlier batch computed from weights are forgotten.
+        Weights are looked up anew for each batch; tensors that an earlier batch computed from weights are forgotten,
+        also by the caller's `torch.autocast`, which keeps copies of weights in 16 bits.
         """
-        self._matrices = Matrices()
+        torch.clear_autocast_cache()
+        self._forget_tensors()
         for module, accumulator in self._accumulators.items():
             self._add_weight(module, accumulator, module._parameters.get("weight"))
         with self:
             yield
+
+    def _forget_tensors(self) -> None:
+        self._matrices = Matrices()
+        self._uses: UnfollowedUses[LayerAccumulator] = UnfollowedUses(self._accumulators_in)
+
+    def _accumulators_in(self, tensor: Tensor) -> list[LayerAccumulator]:
+        return [matrix.accumulator for matrix in self._matrices.of(tensor)]
 
     def register(self) -> Iterator[torch.utils.hooks.RemovableHandle]:
         """Register hooks for the calls of the layers, each when its handle is yielded."""
@@ -101,7 +114,8 @@ class ProductRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _begin(self, module: torch.nn.Module, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> None:
         accumulator = self._accumulators[module]
-        self._calls.append(_Call(module, is_recorded=not has_own_forward(module)))
+        is_transformed = any(map(_is_transformed, tensors_in([*arguments, *keywords.values()])))
+        self._calls.append(_Call(module, is_recorded=not (is_transformed or has_own_forward(module))))
         accumulator.calls += 1
         if self._calls[-1].is_recorded:
             accumulator.add_inputs(module, arguments, keywords)
@@ -125,24 +139,29 @@ class ProductRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         # Inside such a call, products with weights of other layers are not watched either.
         if self._calls and self._calls[-1].is_recorded:
             return func(*args, **(kwargs or {}))
-        name, is_copy = _kind(func)
-        if name in PRODUCTS or name == "convolution":
-            self._add_product(name, args)
+        name, is_copy = operation_kind(func)
+        multiplied = self._add_product(name, args) if name in PRODUCTS or name == "convolution" else None
         result = func(*args, **(kwargs or {}))
+        arguments, results = list(tensors_in([*args, *(kwargs or {}).values()])), list(tensors_in((result,)))
         if is_copy:
-            sources = args[1:2] if name == "copy_" else args
-            self._matrices.follow(list(tensors_in(sources)), list(tensors_in((result,))))
+            self._matrices.follow(list(tensors_in(args[1:2])) if name == "copy_" else arguments, results)
+        for accumulator in self._uses.find(func, arguments, results, () if multiplied is None else (multiplied,)):
+            if not accumulator.ignores_inputs and accumulator.unsupported_reason is None:
+                accumulator.unsupported_reason = unfollowed_reason(func)
         return result
 
-    def _add_product(self, name: str, args: Sequence[Any]) -> None:
-        """Add the inputs of a product with one weight; a product of two weights has no inputs."""
+    def _add_product(self, name: str, args: Sequence[Any]) -> Tensor | None:
+        """Add the inputs of a product with one weight, and return that operand; a product of two has no inputs."""
         self._add_weights_of_calls()
         operands = [
             (operand, matrices) for operand in _operands(name, args) if (matrices := self._matrices.of(operand.tensor))
         ]
-        for operand, matrices in operands if len(operands) == 1 else ():
-            for matrix in matrices:
-                self._add(matrix, operand)
+        if len(operands) != 1:
+            return None
+        ((operand, matrices),) = operands
+        for matrix in matrices:
+            self._add(matrix, operand)
+        return operand.tensor
 
     def _add(self, matrix: Matrix, operand: _Operand) -> None:
         accumulator = matrix.accumulator
@@ -166,26 +185,30 @@ class ProductRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def has_own_forward(module: torch.nn.Module) -> bool:
-    """Whether a layer computes anything else than its base class, by a subclass or by a `forward` set on the layer."""
-    bases: tuple[type, ...] = (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d)
-    base = next((each for each in type(module).__mro__ if each in bases), None)
+    """Whether a layer computes anything else than its base class defines.
+
+    That is by a subclass, by a `forward` set on the layer, or by one set on the base class itself, or by another
+    function in the place of torch's own, as of `torch.nn.functional.linear`.
+    """
+    base = next((each for each in type(module).__mro__ if each in FUNCTIONS), None)
     if is_transformers_conv1d(module):
         base = [each for each in type(module).__mro__ if each.__name__ == "Conv1D"][-1]
-    replaced = [name for name in ("forward", "_conv_forward") if hasattr(base, name)]
-    return any(name in vars(module) or getattr(type(module), name) is not getattr(base, name) for name in replaced)
+    methods = {name: getattr(base, name) for name in ("forward", "_conv_forward") if hasattr(base, name)}
+    function = getattr(functional, FUNCTIONS[base]) if base in FUNCTIONS else torch.addmm
+    return not isinstance(function, BuiltinFunctionType) or any(
+        name in vars(module) or getattr(type(module), name) is not method or not _is_of_its_module(method, base)
+        for name, method in methods.items()
+    )
 
 
-def operation_name(func: Any) -> str:
-    """Return an operation's name without its namespace; empty for operators such as `flex_attention`."""
-    return str(func._schema.name).rpartition("::")[2] if hasattr(func, "_schema") else ""
+def _is_transformed(tensor: Tensor) -> bool:
+    """Whether a tensor belongs to `torch.vmap` or another transform of `torch.func`, and has no values of its own."""
+    return bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
 
 
-@cache
-def _kind(func: Any) -> tuple[str, bool]:
-    """Return an operation's name, and whether it computes each entry from the same entry of its arguments."""
-    name = operation_name(func)
-    tags = getattr(func, "tags", ())
-    return name, name in COPIES or name.startswith("fake_quantize") or torch.Tag.pointwise in tags
+def _is_of_its_module(method: Any, kind: Any) -> bool:
+    """Whether the code of a class's method is in the class's module; a function that replaced it is elsewhere."""
+    return bool(getattr(method, "__globals__", {}).get("__name__") == kind.__module__)
 
 
 def _operands(name: str, args: Sequence[Any]) -> list[_Operand]:

@@ -30,9 +30,9 @@ class ActivationsInMemory:
         return self._batches[batch]
 
     def write(self, batch: int, tensors: Tensors) -> None:
-        """Store the tensors of the next batch."""
+        """Store copies of the tensors of the next batch: a block may return the same tensor in each batch."""
         assert batch == len(self._batches)
-        self._batches.append(tensors)
+        self._batches.append([tensor.clone() for tensor in tensors])
 
 
 class ActivationsOnDisk:

@@ -11,6 +11,11 @@ import torch
 from masksmith._errors import PruningError
 
 Tensors = list[torch.Tensor]
+CHANGED_ARGUMENT = (
+    "a tensor among its arguments is changed in place in the same pass, so that the call cannot be repeated; "
+    "let the model change a copy"
+)
+"""Why a call cannot be recorded, or run again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,8 @@ class Call:
             The tensors that the block returns.
 
         Raises:
-            PruningError: If the previous block returned too few tensors for a placeholder.
+            PruningError: If the previous block returned too few tensors for a placeholder, or the block changes a
+                recorded argument in place.
         """
 
         def replace_placeholder(leaf: Any) -> Any:
@@ -57,13 +63,27 @@ class Call:
                 )
             return inputs[leaf.number].clone()
 
+        recorded = tensors_of((self.arguments, self.keywords))
+        versions = [tensor._version for tensor in recorded]
         arguments, keywords = map_leaves((self.arguments, dict(self.keywords)), replace_placeholder)
-        return tensors_of(block(*arguments, **keywords))
+        torch.clear_autocast_cache()  # It may have copies of weights from before they were pruned.
+        outputs = tensors_of(block(*arguments, **keywords))
+        if [tensor._version for tensor in recorded] != versions:
+            raise PruningError(CHANGED_ARGUMENT, name)
+        return outputs
 
 
 def tensors_of(tree: Any) -> Tensors:
     """Return the tensors in nested tuples, lists and mappings, in order."""
     return [leaf for leaf in leaves_of(tree) if isinstance(leaf, torch.Tensor)]
+
+
+def copy_of(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a copy of a tensor; like the tensor, it takes no memory for dimensions that repeat the same entries."""
+    if tensor.layout != torch.strided or 0 not in tensor.stride():
+        return tensor.clone()
+    stored = tensor[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in tensor.stride())]
+    return stored.clone().expand(tensor.shape)
 
 
 def map_leaves(tree: Any, change: Callable[[Any], Any]) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -12,10 +13,12 @@ from typing import Any
 import torch
 
 from masksmith._errors import PruningError
+from masksmith._fused_attention import without_fused_attention
 from masksmith._torch_modes import without_autocast, without_inference_mode
+from masksmith.calibration.batches import call_model, unfit_reason
 
 from .blocks import BlockList
-from .calls import Call, OutputPlaceholder, Tensors, map_leaves, tensors_of
+from .calls import CHANGED_ARGUMENT, Call, OutputPlaceholder, Tensors, copy_of, map_leaves, tensors_of
 
 Tensor = torch.Tensor
 PADDING_KEY = "attention_mask"
@@ -95,20 +98,13 @@ def _run(model: torch.nn.Module, batch: Any, number: int) -> None:
     if isinstance(batch, Mapping):
         _refuse_unknown_keys(model, batch, number)
     try:
-        if isinstance(batch, Mapping):
-            model(**batch)
-        elif isinstance(batch, (tuple, list)):
-            model(*batch)
-        else:
-            model(batch)
+        call_model(model, batch)
     except _LastBlockError:
         pass
     except PruningError:
         raise
     except Exception as error:
-        keys = f" of {', '.join(map(str, batch))}" if isinstance(batch, Mapping) else f" ({type(batch).__name__})"
-        message = (str(error).strip().splitlines() or [""])[0]
-        raise PruningError(f"batch {number}{keys} does not fit the model: {type(error).__name__}: {message}") from error
+        raise PruningError(unfit_reason(batch, number, error)) from error
 
 
 def _refuse_unknown_keys(model: torch.nn.Module, batch: Mapping[str, Any], number: int) -> None:
@@ -141,8 +137,9 @@ class _Recorder:
 
     `_returned` are the tensors that the previous block returned (while the first block is called: the activations that
     it is called with). `_versions` are the version counters of the returned tensors when the block returned them; torch
-    increases a tensor's counter at each change in place. `_recorded` has each tensor that was recorded as an argument
-    and not copied, with its counter at that time and the number of the block.
+    increases a tensor's counter at each change in place. `_recorded` has each tensor of this pass that was recorded as
+    an argument, with its counter at that time and the number of the block. `_copies` has such a tensor, by its
+    identity, and the copy that was recorded for it, since a later pass may change the tensor.
     """
 
     def __init__(self, blocks: BlockList, blocks_are_skipped: bool) -> None:
@@ -153,6 +150,7 @@ class _Recorder:
         self._returned: Tensors = []
         self._versions: list[int] = []
         self._recorded: list[tuple[Tensor, int, int]] = []
+        self._copies: dict[int, tuple[Tensor, Tensor]] = {}
 
     def register(self, number: int, block: torch.nn.Module) -> list[Any]:
         """Add hooks to a block, and return their handles."""
@@ -175,11 +173,7 @@ class _Recorder:
             raise PruningError(f"batch {number} does not run it", self._blocks.name(missing[0]))
         for tensor, version, block in self._recorded:
             if tensor._version != version:
-                raise PruningError(
-                    "a tensor among its arguments is changed in place in the same pass, so that the call cannot be "
-                    "repeated; let the model change a copy",
-                    self._blocks.name(block),
-                )
+                raise PruningError(CHANGED_ARGUMENT, self._blocks.name(block))
         calls = [call for _, call in sorted(zip(self._order, self._calls, strict=True), key=lambda pair: pair[0])]
         return CapturedBatch(self._order, calls, self._input, _token_mask(batch, self._input[0], number))
 
@@ -228,7 +222,7 @@ class _Recorder:
     def _recorded_leaf(self, leaf: Any, number: int) -> Any:
         """Return what is recorded for a leaf of the arguments of block `number`.
 
-        That is a placeholder if the previous block returned the leaf, else the leaf itself, or a copy of it.
+        That is a placeholder if the previous block returned the leaf, else the leaf, with copies of its tensors.
 
         Raises:
             PruningError: If the leaf is a container, such as a named tuple, that has an output of the previous block,
@@ -245,12 +239,24 @@ class _Recorder:
             raise PruningError(f"{reason}; {advice}", self._blocks.name(number))
         if self._blocks_are_skipped and isinstance(leaf, Tensor) and bool(torch.isnan(leaf).any()):
             raise PruningError(DEPENDENT_ARGUMENT, self._blocks.name(number))
-        # A tensor of `torch.inference_mode` cannot be used where gradients are computed, as for tuning.
-        if isinstance(leaf, Tensor) and leaf.is_inference():
-            return leaf.clone()
+        copies = {id(tensor): self._copy(tensor, number) for tensor in tensors_of(leaf)}
         if isinstance(leaf, Tensor):
-            self._recorded.append((leaf, leaf._version, number))
-        return leaf
+            return copies[id(leaf)]
+        # Of the copies, `deepcopy` makes no further copies: it takes them for its own.
+        return deepcopy(leaf, copies) if copies else leaf
+
+    def _copy(self, tensor: Tensor, number: int) -> Tensor:
+        """Return what is recorded for a tensor among the arguments of block `number`.
+
+        That is the same copy at each call, or, for a parameter, the parameter: its values change as it is pruned.
+        """
+        if not tensor.is_inference():  # Tensors of `torch.inference_mode` have no version counters.
+            self._recorded.append((tensor, tensor._version, number))
+        if isinstance(tensor, torch.nn.Parameter):
+            return tensor
+        if id(tensor) not in self._copies:
+            self._copies[id(tensor)] = tensor, copy_of(tensor)
+        return self._copies[id(tensor)][1]
 
 
 def _has_cache(block: torch.nn.Module, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> bool:
@@ -290,7 +296,7 @@ def _token_mask(batch: Mapping[str, Any], inputs: Tensor, number: int) -> Tensor
 
 @contextmanager
 def prepared(model: torch.nn.Module) -> Iterator[None]:
-    """Within the context: evaluation mode, no gradients, no cache of keys and values, no fused kernels of experts.
+    """Within the context: evaluation mode, no gradients, no cache of keys and values, no fused kernels.
 
     The caller's `torch.inference_mode` is switched off, because its tensors have no gradients, which tuning needs. The
     caller's `torch.autocast` is switched off, because it multiplies with copies of weights in another dtype, and
@@ -308,7 +314,7 @@ def prepared(model: torch.nn.Module) -> Iterator[None]:
         for config, name, _ in previous:
             setattr(config, name, settings[name])
         uncompiled = torch.compiler.set_stance("force_eager")
-        with without_inference_mode(), without_autocast(), torch.no_grad(), uncompiled:
+        with without_inference_mode(), without_autocast(), without_fused_attention(), torch.no_grad(), uncompiled:
             yield
     finally:
         for config, name, value in previous:

@@ -106,7 +106,8 @@ def descend(
             for each, gradient in zip(parameters, gradients, strict=True):
                 if not bool(torch.isfinite(gradient).all()):
                     raise StoppedError(f"a gradient contains NaN or infinity in step {number + 1}, batch {batch}")
-                # Not in place: parameters that are added share one tensor of gradients, and its memory may overlap.
+                # Not in place: two parameters that the block adds to each other get the same gradient tensor, and the
+                # entries of an expanded one share memory.
                 tuned_gradient = (gradient * each.tuned_entries).to(each.values.dtype).contiguous()
                 each.values.grad = tuned_gradient.div_(scale)
             optimiser.step()

@@ -11,13 +11,16 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from masksmith._errors import PruningError
-from masksmith.calibration.products import PRODUCTS as CALIBRATED_PRODUCTS, operation_name
+from masksmith.calibration.matrices import tensors_in
+from masksmith.calibration.products import PRODUCTS as CALIBRATED_PRODUCTS
+from masksmith.calibration.unfollowed import UnfollowedUses, operation_name, unfollowed_reason
 
 from .parts import MatrixView, matrices_in_memory
 from .weights import BlockWeight
 
 Tensor = torch.Tensor
 OnInput = Callable[[BlockWeight, int, Tensor], None]
+OnUnfollowed = Callable[[str, str], None]
 
 PRODUCTS: Mapping[str, tuple[int, int]] = {**CALIBRATED_PRODUCTS, "_grouped_mm": (0, 1)}
 """Positions of the left and the right operand among the arguments, by the name of the operation."""
@@ -88,20 +91,49 @@ class ProductMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
 class ProductWatcher(ProductMode):  # type: ignore[no-untyped-call]
     """Calls a function with the inputs `[tokens, in]` of each product with a matrix of a weight.
 
-    A weight is recognised by its memory, so products with its views, slices and transposes are watched, too.
+    A weight is recognised by its memory, so products with its views, slices and transposes are watched, too. Products
+    with copies of it are not.
 
     Args:
         weights: The weights to watch.
         on_input: Called with the weight, the number of the matrix in the weight, and the inputs.
+        on_unfollowed: Called with the name of a weight and a reason if an operation uses the weight, or a copy of it,
+            otherwise than in a product that is watched.
     """
 
-    def __init__(self, weights: Sequence[BlockWeight], on_input: OnInput) -> None:
+    def __init__(
+        self,
+        weights: Sequence[BlockWeight],
+        on_input: OnInput,
+        on_unfollowed: OnUnfollowed = lambda name, reason: None,
+    ) -> None:
         super().__init__()
-        self._on_input = on_input
+        self._on_input, self._on_unfollowed = on_input, on_unfollowed
+        self._uses: UnfollowedUses[str] = UnfollowedUses(self._names_in)
         self._watched_by_storage: dict[int, list[_WatchedWeight]] = {}
         for weight in weights:
             watched = _WatchedWeight(weight, weight.tensor)
             self._watched_by_storage.setdefault(storage_address(weight.parameter), []).append(watched)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run an operation, and call `on_input` or `on_unfollowed` if it uses a weight."""
+        result = super().__torch_dispatch__(func, types, args, kwargs)
+        arguments, results = list(tensors_in([*args, *(kwargs or {}).values()])), list(tensors_in((result,)))
+        for name in self._uses.find(func, arguments, results, self._multiplied(operation_name(func), args)):
+            self._on_unfollowed(name, unfollowed_reason(func))
+        return result
+
+    def _multiplied(self, name: str, args: Sequence[Any]) -> list[Tensor]:
+        """Return the argument of a product that is the weight, as in `_inputs`; none if the operation is no product."""
+        if name not in PRODUCTS:
+            return []
+        left, right = (args[position] for position in PRODUCTS[name])
+        return [next((each for each in (right, left) if each.ndim >= 2 and self._watched_in(each)), left)]
+
+    def _names_in(self, tensor: Tensor) -> list[str]:
+        return [watched.weight.name for watched in self._watched_in(tensor)]
 
     def on_product(self, left: Tensor, right: Tensor, group_ends: Tensor | None) -> None:
         """Call `on_input` for each matrix of a weight that is multiplied."""

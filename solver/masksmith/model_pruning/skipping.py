@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any
 
 import torch
@@ -57,6 +58,7 @@ class _ReplacementForwards:
     def forward_of(self, number: int, forward: Callable[..., Any]) -> Callable[..., Any]:
         """Return the replacement of `forward`, the forward pass of block `number`."""
 
+        @wraps(forward)  # Arguments are named by the signature, to find a cache among them.
         def replacement(*arguments: Any, **keywords: Any) -> Any:
             if self._first is None:
                 self._first = number

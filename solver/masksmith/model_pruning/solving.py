@@ -23,7 +23,7 @@ Tensor = torch.Tensor
 
 
 def check_has_data(statistics: WeightStatistics, options: Options) -> None:
-    """Refuse, with `few_tokens="refuse"`, a weight with a matrix that got too few tokens, or only inputs that are 0.
+    """Refuse, with `few_tokens="refuse"`, a weight with a matrix whose statistics are not used.
 
     Raises:
         PruningError: If there is such a matrix; the message names the first one.
@@ -32,14 +32,17 @@ def check_has_data(statistics: WeightStatistics, options: Options) -> None:
     if reasons and options.few_tokens == "refuse":
         matrix, reason = next(iter(reasons.items()))
         others = f" (and {len(reasons) - 1} more of this weight)" if len(reasons) > 1 else ""
-        advice = "calibrate with more tokens, exclude the weight, or pass few_tokens='without data'"
+        advice = "exclude the weight, or pass few_tokens='without data'"
+        if statistics.unfollowed_reason is None:
+            advice = f"calibrate with more tokens, {advice}"
         raise PruningError(f"{reason}{others}; {advice}", statistics.weight.matrix_name(matrix))
 
 
 def prune_weight(statistics: WeightStatistics, options: Options) -> WeightReport:
     """Prune a weight of the model in place, and report it.
 
-    Matrices that got too few tokens, or only inputs that are 0, are masked by their weights alone and not updated.
+    Matrices whose statistics are not used (see `WeightStatistics.reasons_not_to_use`) are masked by their weights alone
+    and not updated.
 
     Raises:
         MasksmithError: As scores, solver and update do.

@@ -27,6 +27,7 @@ class WeightStatistics:
     Attributes:
         gram: `[matrices, in, in]`, `X^T X` of the inputs `X [tokens, in]` of each matrix, float64.
         tokens: Number of tokens of each matrix.
+        unfollowed_reason: Why these are not all inputs of the weight; None if they are.
     """
 
     def __init__(self, weight: BlockWeight) -> None:
@@ -37,6 +38,7 @@ class WeightStatistics:
             device=weight.parameter.device,
         )
         self.tokens = [0] * weight.matrix_count
+        self.unfollowed_reason: str | None = None
 
     def add(self, matrix: int, inputs: Tensor, product: Tensor, batch: int) -> None:
         """Add inputs of one matrix.
@@ -63,7 +65,9 @@ class WeightStatistics:
         return sum(int(row.sum()) for row, tokens in zip(is_silent, self.tokens, strict=True) if tokens)
 
     def reasons_not_to_use(self, min_tokens: int) -> dict[int, str]:
-        """Return, by matrix number, why the statistics of a matrix are not used: too few tokens, or all inputs 0.
+        """Return, by matrix number, why the statistics of a matrix are not used.
+
+        There are too few tokens, all inputs are 0, or not all inputs are known.
 
         Matrices whose statistics are used are left out.
         """
@@ -76,6 +80,8 @@ class WeightStatistics:
                         " (its block does not use it, or uses a copy of it, such as one that torch.autocast makes "
                         "inside the block)"
                     )
+            elif self.unfollowed_reason is not None:
+                reasons[matrix] = f"not all of its inputs are known: {self.unfollowed_reason}"
             elif not bool(self.gram[matrix].diagonal().any()):
                 reasons[matrix] = f"all inputs of its {tokens} token(s) are 0"
         return reasons

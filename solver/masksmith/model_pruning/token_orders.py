@@ -25,6 +25,8 @@ class TokenOrders:
 
     Blocks may transpose their inputs, as `torch.nn.MultiheadAttention` does. So a block runs twice on a padded batch,
     the second time with other values at padding: only the rows of padding change. Both orders are compared with this.
+    Rows that do not change, since the block sets padding to 0 itself, fit both orders; then the block runs with other
+    values in one sequence, where only rows of this sequence change.
 
     Args:
         weights: The weights, which multiply one row for each token.
@@ -49,16 +51,41 @@ class TokenOrders:
         if self._is_known:
             return
         before = self._projections(run, inputs, token_mask)
-        after = self._projections(run, [_with_other_padding(inputs[0], token_mask), *inputs[1:]], token_mask)
-        self._are_tokens_first = {}
-        for position, (name, projected) in enumerate(before):
-            is_repeated = after[position : position + 1] and after[position][0] == name
-            fitting = _fitting_orders(projected, after[position][1], token_mask) if is_repeated else []
-            if not fitting or self._are_tokens_first.setdefault(name, fitting[0]) not in fitting:
+        orders = self._fitting_orders(before, run, inputs, token_mask)
+        # If the mask gives the same rows in both orders, as for a single sequence, the next batch decides.
+        self._is_known = not torch.equal(_rows(token_mask, False), _rows(token_mask, True))
+        if self._is_known and any(len(fitting) > 1 for fitting in orders.values()):
+            by_sequence = self._fitting_orders(before, run, inputs, _without_longest(token_mask))
+            orders = {name: _both(fitting, by_sequence[name]) if len(fitting) > 1 else fitting
+                      for name, fitting in orders.items()}  # fmt: skip
+        for name, fitting in orders.items():
+            if not fitting or (self._is_known and len(fitting) > 1):
                 reason = "its inputs at tokens depend on padding, or are in an order that is not known"
                 raise PruningError(f"{reason}, so that the rows of padding are not known; {ADVICE}", name)
-        # A mask that is the same in both orders, such as that of one sequence, does not show which one it is.
-        self._is_known = not torch.equal(_rows(token_mask, False), _rows(token_mask, True))
+        self._are_tokens_first = {name: fitting[0] for name, fitting in orders.items()}
+
+    def _fitting_orders(
+        self,
+        before: list[tuple[str, Tensor]],
+        run: Callable[[Tensors], object],
+        inputs: Tensors,
+        unchanged: Tensor,
+    ) -> dict[str, list[bool]]:
+        """Run the block with other values, and return the orders of each weight in which only their rows change.
+
+        Args:
+            before: The projections of the block's products with `inputs`.
+            run: Runs the block on inputs.
+            inputs: The inputs of the block.
+            unchanged: `[sequences, tokens]`, False where the first input gets other values.
+        """
+        after = self._projections(run, [_with_other_values(inputs[0], unchanged), *inputs[1:]], unchanged)
+        orders: dict[str, list[bool]] = {}
+        for position, (name, projected) in enumerate(before):
+            is_repeated = after[position : position + 1] and after[position][0] == name
+            fitting = _fitting_orders(projected, after[position][1], unchanged) if is_repeated else []
+            orders[name] = _both(orders.get(name, fitting), fitting)
+        return orders
 
     def tokens_of(self, weight: BlockWeight, inputs: Tensor, token_mask: Tensor) -> Tensor:
         """Return the rows of a product's inputs `[sequences * tokens, in]` that are not padding."""
@@ -84,18 +111,29 @@ def _rows(token_mask: Tensor, are_tokens_first: bool) -> Tensor:
     return (token_mask.T if are_tokens_first else token_mask).reshape(-1)
 
 
-def _fitting_orders(projected: Tensor, other: Tensor, token_mask: Tensor) -> list[bool]:
-    """Return the orders in which the rows of tokens are the same in both runs: whether the tokens come first."""
+def _fitting_orders(projected: Tensor, other: Tensor, mask: Tensor) -> list[bool]:
+    """Return the orders in which the rows of the mask are the same in both runs: whether the tokens come first."""
     unchanged = _unchanged(projected, other)
-    return [is_first for is_first in (False, True) if bool(unchanged[_rows(token_mask, is_first)].all())]
+    return [is_first for is_first in (False, True) if bool(unchanged[_rows(mask, is_first)].all())]
 
 
-def _with_other_padding(activations: Tensor, token_mask: Tensor) -> Tensor:
-    """Return a copy of `[sequences, tokens, ..]` with random values at padding, as large as those of tokens."""
-    deviation = torch.nan_to_num(activations[token_mask].float().std(), nan=1.0, posinf=1.0) or 1.0
-    noise = _normal(activations[~token_mask].shape, activations.device) * deviation
+def _both(orders: list[bool], others: list[bool]) -> list[bool]:
+    return [order for order in orders if order in others]
+
+
+def _without_longest(token_mask: Tensor) -> Tensor:
+    """Return a mask `[sequences, tokens]` that is False in the sequence with the most tokens."""
+    mask = torch.ones_like(token_mask)
+    mask[token_mask.sum(1).argmax()] = False
+    return mask
+
+
+def _with_other_values(activations: Tensor, mask: Tensor) -> Tensor:
+    """Return a copy of `[sequences, tokens, ..]` with random values where a mask is False, as large as the others."""
+    deviation = torch.nan_to_num(activations[mask].float().std(), nan=1.0, posinf=1.0) or 1.0
+    noise = _normal(activations[~mask].shape, activations.device) * deviation
     changed = activations.clone()
-    changed[~token_mask] = noise.to(changed.dtype)
+    changed[~mask] = noise.to(changed.dtype)
     return changed
 
 

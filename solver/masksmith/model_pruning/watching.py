@@ -79,7 +79,7 @@ class BlockWatcher:
             for child, module in children.items()
         ]
         try:
-            with ProductWatcher(self._weights, self._add):
+            with ProductWatcher(self._weights, self._add, self._add_unfollowed):
                 yield
             if self._awaiting_second_run:
                 name = min(self._awaiting_second_run)
@@ -106,6 +106,11 @@ class BlockWatcher:
                 reason = f"its product has {len(inputs)} rows for {self._token_mask.numel()} tokens"
                 raise PruningError(f"{reason}, so that the rows of padding are not known; {ADVICE}", weight.name)
             self._add_tokens(weight, matrix, self._token_orders.tokens_of(weight, inputs, self._token_mask))
+
+    def _add_unfollowed(self, name: str, reason: str) -> None:
+        """Store why not all inputs of a weight are known."""
+        statistics = self.statistics[name]
+        statistics.unfollowed_reason = statistics.unfollowed_reason or reason
 
     def _add_tokens(self, weight: BlockWeight, matrix: int, inputs: Tensor) -> None:
         """Add inputs `[tokens, in]` without padding to the weight's statistics."""

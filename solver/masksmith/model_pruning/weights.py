@@ -6,8 +6,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import torch
+from torch.nn.parameter import is_lazy
 
 from masksmith._errors import PruningError
+from masksmith.calibration.batches import LAZY_REASON
 from masksmith.layouts import (
     BY_CHOICE,
     Candidate,
@@ -38,6 +40,8 @@ UNOBSERVED = (
 PARAMETRIZED_REASON = (
     "its layer is parametrized, so each pass computes its values anew; remove the parametrization first"
 )
+REPARAMETRIZED_SUFFIXES = ("orig", "g", "v")
+"""Suffixes of the parameters from which hooks of `torch.nn.utils` compute an attribute before each pass."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -273,8 +277,11 @@ def _locations(model: Module, parts: Mapping[str, Part]) -> dict[str, _Location]
     """Return the locations of all parameters by plain name; a parameter that has parts is replaced by its parts.
 
     Raises:
-        PruningError: If a part is not within a parameter of the model.
+        PruningError: If a part is not within a parameter of the model, or the shape of a parameter is not known.
     """
+    lazy = next((path for path, parameter in model.named_parameters() if is_lazy(parameter)), None)
+    if lazy is not None:
+        raise PruningError(LAZY_REASON, plain_path(model, lazy))
     parameters = {
         plain_path(model, path): _Location(
             parameter, path, model.get_submodule(path.rpartition(".")[0]), tuple(parameter.shape)
@@ -359,11 +366,20 @@ def _unsupported_reason(location: _Location, blocks: BlockList, block_of: Mappin
     if len(location.shape) < 2:
         return "fewer than two dimensions"
     class_name = type(location.module).__name__
-    if class_name == "ParametrizationList" or class_name.startswith("Parametrized"):
+    is_parametrized = class_name == "ParametrizationList" or class_name.startswith("Parametrized")
+    if is_parametrized or _is_recomputed_by_hook(location):
         return PARAMETRIZED_REASON
     if isinstance(location.module, torch.nn.modules.conv._ConvNd):
         return "a convolution, which is not pruned block by block"
     return None
+
+
+def _is_recomputed_by_hook(location: _Location) -> bool:
+    """Whether a hook computes a layer's weight from the parameter, as with `torch.nn.utils.prune` and `weight_norm`."""
+    attribute, _, suffix = location.path.rpartition(".")[2].rpartition("_")
+    if suffix not in REPARAMETRIZED_SUFFIXES or attribute in location.module._parameters:
+        return False
+    return isinstance(vars(location.module).get(attribute), torch.Tensor)
 
 
 def _block_numbers(blocks: BlockList) -> dict[int, int]:

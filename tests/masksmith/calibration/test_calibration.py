@@ -370,14 +370,6 @@ def test_progress_is_shown_on_request(model, batches, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_a_projection_that_attention_uses_without_calling_it_is_said_so():
-    model = torch.nn.TransformerEncoder(torch.nn.TransformerEncoderLayer(32, 4, 64, batch_first=True), 1)
-    statistics = ms.calibrate(model, [torch.randn(2, 5, 32)], progress=False)
-    reason = "MultiheadAttention uses its weight without calling the layer"
-    assert statistics.skipped == {"layers.0.self_attn.out_proj.weight": reason}
-    assert statistics["layers.0.linear1.weight"].samples == 10
-
-
 def test_a_file_stays_as_it_is_if_another_cannot_be_written_over_it(model, batches, tmp_path, monkeypatch):
     path = ms.calibrate(model, batches).save(tmp_path / "calibration.safetensors")
     content, others = path.read_bytes(), ms.calibrate(model, batches, gather=("norms", "gram"))

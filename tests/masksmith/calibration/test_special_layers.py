@@ -1,5 +1,7 @@
 """Layers whose inputs or weights are not those that hooks see: run again, subclasses, computed weights."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -308,3 +310,39 @@ def test_layers_with_the_names_of_scales_are_calibrated():
     for name in MODULATED:
         assert list(ms.calibrate(model, batches, layers=f"{name}.weight")) == [f"{name}.weight"]
         assert list(ms.calibrate(model, batches, layers=f"{name}*")) == [f"{name}.weight"]
+
+
+class ByFunction(torch.nn.Linear):
+    """Multiplies in a `forward` of its own."""
+
+    def forward(self, inputs):
+        return torch.nn.functional.linear(inputs, self.weight, self.bias)
+
+
+def test_copies_of_weights_that_autocast_keeps_are_followed_in_all_batches(batches):
+    model = torch.nn.Sequential(ByFunction(8, 8))
+    with torch.autocast("cpu", torch.bfloat16):
+        gathered = ms.calibrate(model, batches)
+    assert gathered["0.weight"].samples == ms.calibrate(model, batches)["0.weight"].samples == 60
+
+
+@pytest.mark.parametrize("name", ["forward", "_conv_forward"])
+def test_a_method_that_was_replaced_for_all_layers_is_watched(batches, monkeypatch, name):
+    layer = torch.nn.Linear(8, 8) if name == "forward" else torch.nn.Conv1d(3, 4, 1)
+    method = getattr(type(layer), name)
+
+    @functools.wraps(method)
+    def replacement(self, inputs, *arguments):
+        return method(self, 10 * inputs, *arguments)
+
+    plain = ms.calibrate(torch.nn.Sequential(layer), batches)["0.weight"]
+    monkeypatch.setattr(type(layer), name, replacement)
+    replaced = ms.calibrate(torch.nn.Sequential(layer), batches)["0.weight"]
+    np.testing.assert_allclose(replaced.norms, 10 * plain.norms, rtol=1e-5)
+
+
+def test_a_function_in_the_place_of_torchs_own_is_watched(batches, monkeypatch):
+    model, linear = torch.nn.Sequential(torch.nn.Linear(8, 8)), torch.nn.functional.linear
+    plain = ms.calibrate(model, batches)["0.weight"]
+    monkeypatch.setattr("torch.nn.functional.linear", lambda inputs, *others: linear(10 * inputs, *others))
+    np.testing.assert_allclose(ms.calibrate(model, batches)["0.weight"].norms, 10 * plain.norms, rtol=1e-5)

@@ -45,11 +45,26 @@ class Mixing(torch.nn.Module):
         return inputs + self.layer(inputs + inputs.mean(1, keepdim=True))
 
 
+class Positions(TokensFirst):
+    """A linear layer on numbers that depend on the position alone."""
+
+    def forward(self, inputs, is_padding):
+        positions = torch.arange(inputs.shape[1] * inputs.shape[0] * WIDTH).reshape(inputs.shape)
+        return inputs + super().forward(torch.sin(positions), None)
+
+
 class Reversed(TokensFirst):
     """A linear layer on the tokens in the opposite order."""
 
     def forward(self, inputs, is_padding):
         return inputs + torch.relu(self.layer(inputs.flip(0, 1))).flip(0, 1)
+
+
+class PaddingOfZeros(TokensFirst):
+    """The same, of a block that sets padding to 0 itself."""
+
+    def forward(self, inputs, is_padding):
+        return super().forward(inputs if is_padding is None else inputs.masked_fill(is_padding[..., None], 0), None)
 
 
 class Model(torch.nn.Module):
@@ -87,7 +102,7 @@ def one_sequence():
 
 @pytest.mark.parametrize("order", ["together", "sequential"])
 @pytest.mark.parametrize("value", [0.0, 1000.0])
-@pytest.mark.parametrize("kind", [Attention, TokensFirst])
+@pytest.mark.parametrize("kind", [Attention, TokensFirst, PaddingOfZeros])
 def test_blocks_may_have_the_tokens_first(kind, value, order):
     options = {"update": "reconstruct", "tune_steps": 0, "order": order, "min_tokens": 1}
     model, expected = Model(kind), Model(kind)
@@ -98,7 +113,7 @@ def test_blocks_may_have_the_tokens_first(kind, value, order):
     assert {each for block in report.blocks for weight in block.weights for each in weight.tokens} == {8 + sum(LENGTHS)}
 
 
-@pytest.mark.parametrize("kind", [Mixing, Reversed])
+@pytest.mark.parametrize("kind", [Mixing, Positions, Reversed])
 def test_rows_that_depend_on_padding_or_have_another_order_are_refused(kind):
     match = r"blocks\.0\.layer\.weight: its inputs at tokens depend on padding, or are in an order that is not known"
     with pytest.raises(ms.PruningError, match=match):

@@ -147,6 +147,20 @@ def test_an_argument_that_no_file_can_hold_is_refused(tmp_path):
     assert error.name == "model.layers.1"
 
 
+def test_a_cache_by_position_is_refused(tmp_path):
+    class WithCache(Block):
+        def forward(self, inputs, layer_past=None, *, extra=None):
+            return super().forward(inputs if layer_past is None else inputs + layer_past)
+
+    class Caching(Nested):
+        def forward(self, inputs):
+            for block in self.model.layers:
+                inputs = block(inputs, torch.ones(16))
+            return inputs
+
+    assert refused(tmp_path, Caching(block=WithCache), "is called with a cache of keys").name == "model.layers.0"
+
+
 def test_a_block_that_returns_an_object_is_refused(tmp_path):
     class Box(list):
         """A container that is not supported."""

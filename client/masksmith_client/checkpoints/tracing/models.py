@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from masksmith._fused_attention import without_fused_attention
 from masksmith_client._errors import InputError
 from masksmith_client.checkpoints.config import read_config as read_checkpoint_config
 
@@ -108,16 +109,14 @@ def tracing_settings() -> Iterator[None]:
     with _SETTINGS_LOCK:
         was_offline = constants.HF_HUB_OFFLINE
         verbosity = logging.get_verbosity()
-        had_fastpath = torch.backends.mha.get_fastpath_enabled()
         constants.HF_HUB_OFFLINE = True
         logging.set_verbosity_error()
-        torch.backends.mha.set_fastpath_enabled(False)
         try:
-            yield
+            with without_fused_attention():
+                yield
         finally:
             constants.HF_HUB_OFFLINE = was_offline
             logging.set_verbosity(verbosity)
-            torch.backends.mha.set_fastpath_enabled(had_fastpath)
 
 
 def _simplify(config: Any) -> Any:

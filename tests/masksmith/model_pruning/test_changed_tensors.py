@@ -1,0 +1,173 @@
+"""Tensors that a model, a block or a caller changes in place while the calls of blocks are recorded and repeated."""
+
+from collections import OrderedDict
+from typing import NamedTuple
+
+import pytest
+import torch
+
+import masksmith as ms
+from masksmith.model_pruning import Options, prune_streamed
+from masksmith.model_pruning.calls import copy_of
+
+
+class Block(torch.nn.Module):
+    """A linear layer on the sum of its arguments."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(16, 16, bias=False)
+
+    def forward(self, inputs, shift):
+        return self.layer(inputs + (shift if isinstance(shift, torch.Tensor) else self.shift_in(shift)))
+
+    @staticmethod
+    def shift_in(container):
+        return container["shift"] if isinstance(container, dict) else container.shift
+
+
+class Model(torch.nn.Module):
+    """Blocks that get the same shift."""
+
+    def __init__(self, count=2, block=Block):
+        super().__init__()
+        torch.manual_seed(0)
+        self.blocks = torch.nn.ModuleList([block() for _ in range(count)])
+
+    def shift(self, inputs):
+        return inputs.abs().amax() * torch.ones(1)
+
+    def forward(self, inputs):
+        shift = self.shift(inputs)
+        for block in self.blocks:
+            inputs = block(inputs, shift)
+        return inputs
+
+
+class Shift(NamedTuple):
+    shift: torch.Tensor
+
+
+class Buffered(Model):
+    """A model that keeps the shift in a buffer."""
+
+    def __init__(self, container=lambda shift: shift):
+        super().__init__()
+        self.container = container
+        self.register_buffer("buffer", torch.zeros(1))
+
+    def shift(self, inputs):
+        return self.container(self.buffer.copy_(super().shift(inputs)))
+
+
+def batches():
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(2, 64, 16, generator=generator) * factor for factor in (1, 30)]
+
+
+def energies(model, batches):
+    report = ms.prune(model, batches, "2:4", update=None, inputs_from="dense")
+    return [weight.energy for block in report.blocks for weight in block.weights]
+
+
+CONTAINERS = {"tensor": lambda shift: shift, "tuple": Shift, "mapping": lambda shift: OrderedDict(shift=shift)}
+
+
+@pytest.mark.parametrize("container", CONTAINERS.values(), ids=CONTAINERS)
+def test_an_argument_has_the_values_of_its_own_batch(container):
+    assert energies(Buffered(container), batches()) == energies(Model(), batches())
+
+
+def test_batches_may_be_made_in_the_same_tensors():
+    class Direct(Model):
+        def forward(self, inputs, shift):
+            for block in self.blocks:
+                inputs = block(inputs, shift)
+            return inputs
+
+    def in_the_same_tensors():
+        pair = [torch.empty(2, 64, 16), torch.empty(2, 64, 16)]
+        for batch in batches():
+            yield tuple(tensor.copy_(value) for tensor, value in zip(pair, (batch, batch.flip(0)), strict=True))
+
+    expected = energies(Direct(), [(batch, batch.flip(0)) for batch in batches()])
+    assert energies(Direct(), in_the_same_tensors()) == expected
+
+
+def test_a_block_may_return_the_same_tensor_in_each_batch():
+    class Returning(Block):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("output", torch.empty(2, 64, 16))
+
+        def forward(self, inputs, shift):
+            return self.output.copy_(super().forward(inputs, shift))
+
+    report, expected = (
+        ms.prune(Model(block=block), batches(), "2:4", update=None, inputs_from="dense") for block in (Returning, Block)
+    )
+    for one, other in zip(report.blocks, expected.blocks, strict=True):
+        assert [weight.energy for weight in one.weights] == [weight.energy for weight in other.weights]
+        assert (one.error_before, one.error_after) == (other.error_before, other.error_after)
+
+
+class Source:
+    """The weights of a model in memory."""
+
+    def __init__(self):
+        self.reports = []
+
+    def load_outside(self):
+        """Do nothing."""
+
+    release_outside = load_outside
+
+    def load(self, block):
+        """Do nothing."""
+
+    release = load
+
+    def finish(self, position, report):
+        self.reports.append(report)
+
+
+class Changing(Block):
+    """A block that changes its argument."""
+
+    def forward(self, inputs, shift):
+        outputs = super().forward(inputs, shift)
+        shift.add_(5)
+        return outputs
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_block_that_changes_an_argument_in_place_is_refused_when_it_is_streamed(tmp_path, number):
+    model = Model(3)
+    model.blocks[number] = Changing()
+    with pytest.raises(ms.PruningError, match="a tensor among its arguments is changed in place") as caught:
+        prune_streamed(model, batches(), Source(), tmp_path, "2:4", options=Options(update=None))
+    assert caught.value.name == f"blocks.{number}"
+
+
+def test_a_copy_repeats_the_entries_that_the_tensor_repeats():
+    for tensor in (torch.randn(1, 1, 5).expand(4, 3, 5), torch.randn(3, 1).expand(3, 4).mT, torch.randn(2, 3).mT):
+        copy = copy_of(tensor)
+        assert torch.equal(copy, tensor)
+        assert copy.data_ptr() != tensor.data_ptr()
+        assert copy.untyped_storage().nbytes() == tensor.untyped_storage().nbytes()
+
+
+def test_pruned_blocks_do_not_run_with_copies_of_dense_weights_that_autocast_keeps():
+    class Casting(Block):
+        def forward(self, inputs, shift):
+            with torch.autocast("cpu", torch.bfloat16):
+                return super().forward(inputs, shift).float()
+
+    def errors():
+        report = ms.prune(Model(block=Casting), batches(), "2:4", update=None, few_tokens="without data")
+        return [block.error_after for block in report.blocks]
+
+    with torch.autocast("cpu", torch.bfloat16):
+        within = errors()
+    assert within == errors()
+    assert within[0] > 0
