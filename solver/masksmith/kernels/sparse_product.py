@@ -53,30 +53,30 @@ def _two_rows(
     signature = types.void(values, places, row, groups, n, m, panel, width, out)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        numbers, offsets, columns, sums = pointers(context, builder, signature, args, 0, 1, 6, 8)
-        first, count, kept, size = args[2:6]
+        value_data, place_data, panel_data, out_data = pointers(context, builder, signature, args, 0, 1, 6, 8)
+        row, groups, n, m = args[2:6]
         vectors = signature.args[7].literal_value
         lanes, element = index(vectors * LANES), context.get_value_type(signature.args[0].dtype)
         kind = ir.VectorType(element, LANES)
         totals = [alloca_once(builder, kind) for _ in range(PAIR * vectors)]
         for total in totals:
             builder.store(ir.Constant(kind, None), total)
-        per_row = builder.mul(count, kept)
-        with for_range(builder, count, intp=I64) as group:
-            base = builder.mul(group.index, size)
-            with for_range(builder, kept, intp=I64) as slot:
+        per_row = builder.mul(groups, n)
+        with for_range(builder, groups, intp=I64) as group:
+            base = builder.mul(group.index, m)
+            with for_range(builder, n, intp=I64) as slot:
                 for k in range(PAIR):
-                    entry = _at(builder, (builder.add(first, index(k)), per_row), (group.index, kept))
+                    entry = _at(builder, (builder.add(row, index(k)), per_row), (group.index, n))
                     entry = builder.add(entry, slot.index)
-                    value = splat(builder, builder.load(builder.gep(numbers, [entry])))
-                    place = builder.zext(builder.load(builder.gep(offsets, [entry])), I64)
+                    value = splat(builder, builder.load(builder.gep(value_data, [entry])))
+                    place = builder.zext(builder.load(builder.gep(place_data, [entry])), I64)
                     column = builder.mul(builder.add(base, place), lanes)
                     for v in range(vectors):
-                        lane = load(builder, columns, builder.add(column, index(v * LANES)), element)
+                        lane = load(builder, panel_data, builder.add(column, index(v * LANES)), element)
                         total = totals[k * vectors + v]
                         builder.store(_fma(builder, value, lane, builder.load(total)), total)
         for k, total in enumerate(totals):
-            store(builder, builder.load(total), sums, index(k * LANES))
+            store(builder, builder.load(total), out_data, index(k * LANES))
         return context.get_dummy_value()
 
     return signature, generate

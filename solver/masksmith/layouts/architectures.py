@@ -103,7 +103,7 @@ class Architecture:
         if len(shape) == 2:
             rule = self._rule_for_conv1d if _CONV1D.search(name) else None
             layout = Layout(("in", "out"), rule=rule) if rule else Layout(default_axes(shape), rule="shape")
-            return self._with_parts(name, shape, layout)
+            return self._with_parts_by_name(name, shape, layout)
         if len(shape) == 3 and _EXPERTS.search(name):
             return self._experts(name, shape)
         return self._convolution(name, shape) if may_be_convolution else Unclear(_stacked_shape_reason(shape))
@@ -194,9 +194,9 @@ class Architecture:
             return layout
         # All models with `[stack, out, in]` are assumed to have gate and up as two halves, so no table lists them.
         are_halves = layout.axes[-1] == "in" or self.model_types & GATE_AND_UP_IN_HALVES
-        return self._with_parts(name, shape, layout) if len(shape) == 2 or are_halves else layout
+        return self._with_parts_by_name(name, shape, layout) if len(shape) == 2 or are_halves else layout
 
-    def _with_parts(self, name: str, shape: Sequence[int], layout: Layout) -> Layout:
+    def _with_parts_by_name(self, name: str, shape: Sequence[int], layout: Layout) -> Layout:
         rows, inputs = shape[layout.axes.index("out")], shape[layout.axes.index("in")]
         parts = self._parts(name.removesuffix(".weight").rsplit(".", 1)[-1], rows, inputs)
         return Layout(layout.axes, parts, layout.rule) if sum(parts) == rows and parts else layout
@@ -208,7 +208,7 @@ class Architecture:
         if module == "c_attn" and self._rule_for_conv1d and rows == 2 * inputs:
             return (inputs,) * 2  # key and value of cross attention, whose query is `q_attn`
         is_attention = module in ("in_proj_weight", "qkv", "Wqkv") or (module == "c_attn" and self._rule_for_conv1d)
-        # With fewer heads of keys than of queries, the three parts differ, and there are fewer rows than these.
+        # With fewer key heads than query heads, the three parts differ in size; then rows < 3 * inputs.
         if is_attention and rows == 3 * inputs:
             return (inputs,) * 3
         if module == "qkv_proj":

@@ -24,7 +24,7 @@ _FORMATS = (
         re.compile(rb".{257}ustar", re.DOTALL),
         "a tar archive; extract it with 'tar -xf' and name a file or folder of it",
     ),
-    # Of a short beginning, such as the length of a safetensors header, the word alone is known.
+    # If only the first 8 bytes are known, where safetensors has the length of its header, they are `version ` alone.
     (re.compile(rb"\s*version (?:https?://|\Z)"), "a Git LFS pointer instead of the file itself: run 'git lfs pull'"),
     (re.compile(rb"\s*<(?:!doc|html|head|body)", re.IGNORECASE), _HTML),
     (re.compile(rb"\s*<\?xml"), "an XML document instead of the file, such as a store's error: download it again"),

@@ -15,7 +15,7 @@ from masksmith.layouts import Layout
 from masksmith.patterns import Hybrid, HybridCounts, MaskCounts, Pattern, matrix_shape
 
 STRIP_ENTRIES = 2**20
-"""Maximum number of entries of a strip, unless `multiple` rows, the fewest that `strips` yields, have more."""
+"""Maximum number of entries of a strip; but a strip has at least `multiple` rows, see `strips`."""
 _BYTES = np.arange(256, dtype=np.uint8)
 _IS_TWO_FOUR = (np.bitwise_count(_BYTES & 15) <= 2) & (np.bitwise_count(_BYTES >> 4) <= 2)
 """Lookup table: whether each half of a byte of mask bits has at most 2 set bits."""

@@ -81,8 +81,8 @@ class _OperandRecorder(ProductMode):  # type: ignore[no-untyped-call]
         name = self._names.get(address) if address else None
         if name is None or operand.ndim < 2:
             return
-        # Each group of rows is multiplied by other inputs or outputs of the operand, which no layout describes. The
-        # operand without entries that is added contains no matrix, so that `_layout` returns None.
+        # Each group of rows is multiplied by a different range of the operand's inputs or outputs, which no layout
+        # describes. So an empty operand is recorded: it contains no matrix, and `_layout` then returns None.
         if group_ends is not None and operand.ndim == 2:
             self.operands[name].add(MatrixView(-1, (0, 0), (0, 0)))
             return

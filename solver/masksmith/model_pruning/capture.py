@@ -70,7 +70,8 @@ def capture(
         start: Number of batches at the beginning to leave out.
         blocks_are_skipped: Whether the blocks return NaN (see `skipping`). An argument that contains NaN, and is not
             itself an output of the previous block, is then refused, because it is computed from a block's output.
-            Arguments that are no floats do not contain NaN; `streamed` compares two records of them.
+            Arguments of other dtypes cannot contain NaN; `streamed` finds those that depend on a block by comparing
+            two records.
 
     Raises:
         PruningError: If a batch does not fit the model; the model does not run each block exactly once; a block after

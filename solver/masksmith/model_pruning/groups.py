@@ -49,8 +49,8 @@ class _Group:
 def _add(groups: list[_Group], weight: BlockWeight, keys: set[object]) -> None:
     """Add a weight to the first group that shares a key, else to a new group; do nothing if a group has the weight.
 
-    If a weight is used several times, only the keys of its first use are added. A weight that shares the inputs of a
-    later use only is then in a later group, so that it is pruned after the weights that run before it.
+    If a weight is used several times, only the keys of its first use are added. If another weight has the same
+    inputs as a later use only, it is then in a later group, and is pruned after the weights that run before it.
     """
     if any(weight in group.weights for group in groups):
         return

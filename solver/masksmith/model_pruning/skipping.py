@@ -21,8 +21,8 @@ def skipping(blocks: BlockList, load: Callable[[int], None], *, with_numbers: bo
 
     Only the block that runs first computes, since its result shows how many tensors blocks return, and their shapes.
     All blocks return tensors of these shapes. Tensors of a float dtype are filled with NaN, so every float that depends
-    on them is NaN, too. What is no float, such as the result of a comparison, does not show this; two passes do, one
-    with NaN and one with numbers.
+    on them is NaN, too. An integer or bool that depends on them, such as the result of a comparison, cannot be
+    NaN; to find these, the caller compares a pass with NaN and a pass with numbers.
 
     Args:
         blocks: The blocks.

@@ -13,9 +13,9 @@ from .weights import BlockWeight
 
 Tensor = torch.Tensor
 SMALL = 2.0**-40
-"""Inputs of which none is larger are multiplied by a power of two before they are squared in float32."""
+"""If the largest input is not above this, all are multiplied by a power of two before they are squared in float32."""
 LARGEST_EXPONENT = 100
-"""Largest exponent of this power, which is itself a float32."""
+"""Largest exponent of this power, so that the power itself is in the range of float32."""
 
 
 class WeightStatistics:

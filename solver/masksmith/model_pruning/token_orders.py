@@ -24,9 +24,9 @@ class TokenOrders:
     """The order of the rows of each weight's products: `[sequences, tokens]`, or `[tokens, sequences]`.
 
     Blocks may transpose their inputs, as `torch.nn.MultiheadAttention` does. So a block runs twice on a padded batch,
-    the second time with other values at padding: only the rows of padding change. Both orders are compared with this.
-    Rows that do not change, since the block sets padding to 0 itself, fit both orders; then the block runs with other
-    values in one sequence, where only rows of this sequence change.
+    the second time with other values at padding: only the rows of padding change. An order fits if all rows that are
+    tokens in this order stay the same. Rows that do not change, since the block sets padding to 0 itself, fit both
+    orders; then the block runs with other values in one sequence, where only rows of this sequence change.
 
     Args:
         weights: The weights, which multiply one row for each token.

@@ -188,7 +188,7 @@ def weights_of(
         raise PruningError(str(error)) from None
     by_name = {candidate.name: candidate for candidate in candidates}
     reasons = {name: reason for name, reason in selection.skipped.items() if reason not in BY_CHOICE}
-    # A role, such as that of a bias, says more.
+    # A reason from a weight's name or module, such as a bias, says more than `UNOBSERVED`.
     reasons |= {
         name: UNOBSERVED
         for name in unobserved

@@ -93,8 +93,9 @@ class Budget:
         kept = self.kept_units(total, pattern)
         if minimum > kept:
             raise PatternError(
-                f"budget {self}: {kept} of {total} {unit_of(pattern)} may be kept, but the floors of {len(shapes)} "
-                f"layer(s), at least one for each layer, need {minimum}; raise the density or lower the floors"
+                f"budget {self}: {kept} of {total} {unit_of(pattern)} may be kept, but the {len(shapes)} layer(s) "
+                f"need at least {minimum}, by their floors, or as each keeps at least one; raise the density or lower "
+                "the floors"
             )
 
     def kept_units(self, total: int, pattern: Pattern) -> int:

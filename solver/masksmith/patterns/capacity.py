@@ -33,8 +33,8 @@ def capacity(pattern: Pattern, shape: tuple[int, ...]) -> float:
 def _tile_sizes(grid: Grid) -> list[tuple[int, int, int]]:
     """Return height, width and count of the tiles of each kind.
 
-    The kinds are: whole, cropped below, cropped at the right, and cropped in the corner. If no tile is cropped below,
-    the height of the tiles cropped below is 0; likewise for the width.
+    The kinds are: whole, cropped at the bottom, cropped at the right, and cropped in the corner. If no tile is cropped
+    at the bottom, the height of such tiles is 0; likewise for the width.
     """
     whole_down, cropped_height = divmod(grid.rows, grid.tile_rows)
     whole_across, cropped_width = divmod(grid.cols, grid.tile_cols)

@@ -18,8 +18,8 @@ class Channels:
     Attributes:
         density: Share of the channels kept; their number is rounded to a whole number, halves up.
         axis: `out` keeps or drops output channels (filters, neurons), which are rows of the matrix; `in` keeps or drops
-            input channels, each of which is a column, or in a convolution one column for each entry of the kernel. In
-            the flat view of a convolution, each column counts as a channel.
+            input channels, each of which is a column, or in a convolution one column for each entry of the kernel. With
+            `view="flat"`, each column of a convolution's matrix counts as a channel of its own.
 
     Raises:
         PatternError: If the density is not in [1e-9, 1], or the axis is unknown.

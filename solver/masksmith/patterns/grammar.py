@@ -44,8 +44,8 @@ def parse(text: str, *, axis: Axis = "in", ragged: Ragged = "pad") -> Pattern:
     Raises:
         PatternError: If the text is not a pattern, its numbers contradict each other, or it contradicts `axis`.
     """
-    # Single spaces: where several parts of a form may take a space, the time to match grows with a power of their
-    # number.
+    # Runs of spaces are shortened first: where several parts of a form may take spaces, the time to match grows with a
+    # power of the number of spaces.
     text = " ".join(text.split())
     for form, read in _FORMS:
         match = form.fullmatch(text)

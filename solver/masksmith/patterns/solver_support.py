@@ -20,7 +20,7 @@ def solver_refusal(pattern: Pattern, solver: str) -> str | None:
 def equivalent_solver(pattern: Pattern) -> str:
     """Return the one solver name, besides `auto`, that is accepted for a pattern without tiles.
 
-    With both names, `masksmith.whole_tensor` solves the pattern, by the method of the named solver.
+    It has the same effect as `auto`: `masksmith.whole_tensor` solves the pattern, by the method that has this name.
     """
     if isinstance(pattern, VNM):
         return "enumerate"

@@ -184,13 +184,13 @@ def _search(array: Doubles, pattern: NM, axis: Axis, settings: _Settings, steps:
     """
     view, effort, seed = _columns(array, axis), settings.effort, settings.seed
     if pattern.transposable:
-        transposed = pattern if axis == "in" else _transposed(pattern)
-        return dual_guided_swaps.search(view, transposed, 1 + effort // 10, steps, seed, limit)
+        pattern_of_view = pattern if axis == "in" else _transposed(pattern)
+        return dual_guided_swaps.search(view, pattern_of_view, 1 + effort // 10, steps, seed, limit)
     order = np.arange(view.shape[1])
     # Under `ragged="dense"`, the channels after the last whole group are kept in any case, and stay in their place.
     channels = view.shape[1] // pattern.m * pattern.m if pattern.ragged == "dense" else view.shape[1]
     if channels:
-        # Divide by the maximum, which may be 0, so that float32, in which swaps are compared, holds all large scores.
+        # Swaps are compared in float32: dividing by the maximum, unless it is 0, prevents that a score overflows.
         scaled = np.ascontiguousarray(view[:, :channels] / (float(view.max()) or 1.0), np.float32)
         order[:channels] = column_swapping.search(scaled, pattern.m, pattern.n, effort, seed, limit)
     return order

@@ -40,7 +40,7 @@ _IS_UNDERFLOW_ALLOWED: ContextVar[bool] = ContextVar("_IS_UNDERFLOW_ALLOWED", de
 
 @contextmanager
 def underflow_allowed() -> Iterator[None]:
-    """Score a part of a tensor although all its scores may underflow, which is an error of the whole tensor only."""
+    """Accept within the context that all scores underflow: for parts of a tensor, which need no score that does not."""
     token = _IS_UNDERFLOW_ALLOWED.set(True)
     try:
         yield

@@ -44,7 +44,7 @@ def taylor(
     check_weight(weight, name)
     gradient = convert_same_shape(gradient, weight, "gradient", name)
     change = weight * gradient
-    # The signs of the changes matter only to `joint`; whether they are in the range of the dtype depends on magnitudes.
+    # `check_range` needs numbers that are not negative; the signs of the changes matter only to `joint`, below.
     check_range(abs(change), weight, gradient, name=name)
     if joint and group is not None:
         sums = _sum_groups(change, group, name)

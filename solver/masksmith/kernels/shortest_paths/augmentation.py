@@ -5,8 +5,9 @@ makes every edge of the shortest-path forest tight (its reduced cost is 0), so e
 of the forest at once, if no two of these share a row. Every phase moves at least one entry; a search that reaches no
 deficient column proves that there is no allowed mask.
 
-With at-most budgets, the outer node (column `cols`, dual 0) has edges to rows (unfilled budget of a row, cost u >= 0)
-and to columns (unfilled budget of a column, cost v >= 0); its balance follows from that of the columns.
+With at-most budgets, the outer node (column `cols`, dual 0) has edges in both directions. From a row to it, the cost is
+u >= 0: the row keeps one entry less; from it to a row with unfilled budget, 0: the row keeps one more. From it to a
+column, the cost is v >= 0; from a column with unfilled budget to it, 0. Its balance follows from that of the columns.
 """
 
 from __future__ import annotations

@@ -8,7 +8,10 @@ from masksmith.kernels.jit import jit_without_refcounts
 from masksmith.kernels.tile import Budget, Bytes, Floats, Search, Tile
 
 WIDE = 2.0**-24
-"""If the largest scores of two lines have a smaller ratio, the smaller has at most 3 bits in the integer pass."""
+"""If the largest score of a row or column is less than this times that of another, its scores have few bits.
+
+They have at most 3 bits in the integer arithmetic of dual ascent.
+"""
 SWEEPS = 3
 """Sweeps of float64 threshold updates that initialise the duals of such tiles."""
 

@@ -121,7 +121,7 @@ def solve_panel(
 def polish_panel(
     scores: Matrix, forced: Forced, budget: Budget, order: Order, mask: Bools, row_duals: Duals, col_duals: Duals
 ) -> None:
-    """Polish the tiles that `solve_panel` did not prove; arguments as for `solve_panel`.
+    """Polish the tiles in `order`: those that `solve_panel` did not prove; other arguments as for `solve_panel`.
 
     It is a separate kernel because it is rarely needed, and compiled only when it is called.
     """

@@ -15,7 +15,7 @@ MAX_COLD_SIDE = 8
 DOUBLE_SWEEPS = 12
 """Sweeps of the float64 pass, for tiles with scores of very different magnitude."""
 FORCED_SWEEPS = 8
-"""Sweeps of the integer pass in which the duals of tiles with forced entries are initialised."""
+"""Sweeps of the separate integer pass for tiles with forced entries; the shortest-path stage starts from its duals."""
 
 # Sweeps of each round of the integer pass, by the size of the sorting network.
 _ROUNDS = {4: (4, 6), 8: (4, 10), 16: (6, 10, 16), 32: (12, 12, 24), 64: (20, 20, 40)}
