@@ -121,7 +121,7 @@ def _count_measured(captured: Captured, options: Options) -> tuple[int, int]:
     All batches are measured if the dense model's outputs of all of them are needed anyway: for tuning, or for
     statistics of the weights' inputs in the dense model.
     """
-    needs_all = options.tuning_steps > 0 or options.inputs_from == "dense"
+    needs_all = options.tune_steps_or_default > 0 or options.inputs_from == "dense"
     batches = tokens = 0
     while batches < len(captured.token_masks) and (needs_all or tokens < MEASURED_TOKENS):
         token_mask = captured.token_masks[batches]

@@ -86,7 +86,7 @@ def descend(
     target: Activations,
     options: Options,
 ) -> None:
-    """Run `options.tuning_steps` steps of Adam on the mean of `BlockStep.token_errors`.
+    """Run `options.tune_steps_or_default` steps of Adam on the mean of `BlockStep.token_errors`.
 
     Each step of Adam takes one batch, in turn.
 
@@ -96,11 +96,11 @@ def descend(
     groups = [{"params": [each.values], "lr": _rate(each, options)} for each in parameters]
     optimiser = torch.optim.Adam(groups, betas=(0.9, 0.95), fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda number: 0.5 * (1 + math.cos(math.pi * number / options.tuning_steps))
+        optimiser, lambda number: 0.5 * (1 + math.cos(math.pi * number / options.tune_steps_or_default))
     )
     scale = LOSS_SCALE if any(each.parameter.itemsize < 4 for each in parameters) else 1.0
     with _requiring_gradients([each.parameter for each in parameters]):
-        for number in range(options.tuning_steps):
+        for number in range(options.tune_steps_or_default):
             batch = number % block_step.batch_count
             gradients = _gradients(block_step, batch, [each.parameter for each in parameters], inputs, target, scale)
             for each, gradient in zip(parameters, gradients, strict=True):

@@ -57,7 +57,10 @@ def _by_first_block_only(model: torch.nn.Module, blocks: BlockList, batch: Any, 
 
 
 def first_difference(one: CapturedBatch, other: CapturedBatch) -> int | None:
-    """Return the number of the first block, in the order of `one`, whose call or position differs in `other`."""
+    """Return the number of the first block, in the order of `one`, whose call or position differs in `other`.
+
+    None if all are equal.
+    """
     for position, number in enumerate(one.order):
         call, other_call = one.calls[number], other.calls[number]
         is_same_block = position < len(other.order) and other.order[position] == number

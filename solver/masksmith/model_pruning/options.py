@@ -60,7 +60,7 @@ class Options:
         _check("inputs_from", self.inputs_from, ("pruned", "dense"))
         _check("few_tokens", self.few_tokens, ("refuse", "without data"))
         _check("order", self.order, ("together", "sequential"))
-        if not isinstance(self.tuning_steps, int) or self.tuning_steps < 0:
+        if not isinstance(self.tune_steps_or_default, int) or self.tune_steps_or_default < 0:
             raise PruningError(f"tune_steps={self.tune_steps!r} must be a whole number, at least 0")
         if not 0 < self.tune_rate < float("inf"):
             raise PruningError(f"tune_rate={self.tune_rate} must be positive and finite")
@@ -72,7 +72,7 @@ class Options:
         _check_names("update_options", self.update_options, self.update, UPDATE_OPTIONS[self.update])
 
     @property
-    def tuning_steps(self) -> int:
+    def tune_steps_or_default(self) -> int:
         """`tune_steps`; by default `TUNE_STEPS` after an update, and 0 without one: kept weights then do not change."""
         if self.tune_steps is not None:
             return self.tune_steps

@@ -31,12 +31,12 @@ def tune(
     In the last two cases, the result has the reason.
 
     Returns:
-        The result; None if `options.tuning_steps` is 0 or `weights` is empty.
+        The result; None if `options.tune_steps_or_default` is 0 or `weights` is empty.
 
     Raises:
         PruningError: If an output is not finite before the tuning.
     """
-    if not options.tuning_steps or not weights:
+    if not options.tune_steps_or_default or not weights:
         return None
     started = time.perf_counter()
     error_before = step.run(inputs, target=target)
@@ -47,7 +47,7 @@ def tune(
         error_after = error_before
         for each, copy in zip(parameters, copies, strict=True):
             each.parameter.data.copy_(copy)
-    return Tuning(options.tuning_steps, error_before, error_after, time.perf_counter() - started, stop_reason)
+    return Tuning(options.tune_steps_or_default, error_before, error_after, time.perf_counter() - started, stop_reason)
 
 
 def _tune_and_measure(

@@ -103,7 +103,7 @@ def prune(
     )  # fmt: skip
     model = without_wrappers(model)
     block_list = find_blocks(model, blocks)
-    if options.tuning_steps:
+    if options.tune_steps_or_default:
         check_differentiable(block_list)
     patterns = TensorPatterns.of(pattern)
     with prepared(model):

@@ -111,7 +111,7 @@ def test_the_default_number_of_steps_is_that_of_the_library(update, steps):
     text = CalibrationText(Path("text.txt"))
     ours = PruneMethod.parse("wanda", update, text=text).blocks.document()
     library = Options(update=update)
-    assert ours["tune_steps"] == library.tuning_steps == steps
+    assert ours["tune_steps"] == library.tune_steps_or_default == steps
     assert ours["tune_rate"] == library.tune_rate
 
 

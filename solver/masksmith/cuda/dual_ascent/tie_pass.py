@@ -235,6 +235,7 @@ def compile_tie_pass(shape: Shape) -> Any:
         t, here = order[min(first + lane, count[0] - 1)], line * lanes + lane
         top, left = (t // across) * rows, (t % across) * cols
 
+        # `row_dual` first holds the largest score of each row, until the exponent is known.
         row_dual[here] = peak_of(scores, top + line, left, cols, invalid) if line < rows else 0.0
         cuda.syncthreads()
         if line == 0:
