@@ -312,9 +312,9 @@ def _inference_reason(model: torch.nn.Module) -> str:
 def _weights_in_use(accumulators: Iterable[LayerAccumulator]) -> Iterator[dict[LayerAccumulator, list[torch.Tensor]]]:
     """Yield a mapping that collects, during a forward pass, the weights by which the layers multiply.
 
-    For a parametrized layer that is the computed tensor, not a parameter. Frozen weights are made to require gradients until
-    the context ends: parameters at its start, since they may be used before their layer is called; computed weights
-    when their layer is called.
+    For a parametrized layer that is the computed tensor, not a parameter. Frozen weights are made to require gradients
+    until the context ends: parameters at its start, since they may be used before their layer is called; computed
+    weights when their layer is called.
     """
     in_use: dict[LayerAccumulator, list[torch.Tensor]] = {accumulator: [] for accumulator in accumulators}
     frozen = [parameter.requires_grad_(True) for parameter in _frozen_parameters(in_use)]

@@ -241,7 +241,7 @@ class DeviceSolve:
         return rows, cols
 
     def _like_weight(self, parts: list[torch.Tensor]) -> Any:
-        """Concatenate outputs of the bands: as a torch tensor on the weight's device if the weight is one, else as numpy.
+        """Concatenate outputs of the bands: as a tensor on the weight's device if the weight is one, else as an array.
 
         None without a weight that kernels can prune.
         """
