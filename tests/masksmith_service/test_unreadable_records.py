@@ -16,6 +16,7 @@ FIELDS = (
     "plan",
     "state",
     "owner",
+    "labels",
     "uploads",
     "earlier_results",
     "created_at",
@@ -57,6 +58,15 @@ def test_a_job_with_a_wrong_field_stops_nothing(client, records, submit, field, 
         records.redis.hset(job_key(job), field, value)
     other = check(client, records, job, submit)
     assert records.delete(other)
+
+
+@pytest.mark.parametrize(("field", "value"), [("labels", "[" * 5000)])
+def test_a_job_with_a_field_that_no_response_can_show_is_left_out_of_lists(client, records, submit, field, value):
+    job, other = submit()["id"], submit()["id"]
+    records.redis.hset(job_key(job), field, value)
+    assert client.get(f"/v1/jobs/{job}").json()["code"] == "record_unreadable"
+    assert [each["id"] for each in client.get("/v1/jobs").json()["jobs"]] == [other]
+    check(client, records, job, submit)
 
 
 @pytest.mark.parametrize("key", WRONG_TYPES)
