@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 
+from pydantic import ValidationError
+
 from masksmith_state.errors import ChangedSourceError, InvalidLocationError
 from masksmith_state.jobs.output_identity import MAX_MARKER_BYTES, MAX_RECORD_BYTES, marker_identity, record_identity
 from masksmith_state.jobs.outputs import FileNote, OutputFile, PlannedOutput
@@ -111,9 +113,18 @@ class OutputWork:
 
         Raises:
             FileNotFoundError: If there is none.
+            ForeignOutputError: If it is not as masksmith writes it.
         """
-        _, root, path = self.inputs.roots.find(self.output.note_location(name))
-        return FileNote.model_validate_json(root.get(path, MAX_NOTE_BYTES))
+        location = self.output.note_location(name)
+        _, root, path = self.inputs.roots.find(location)
+        data = root.get(path, MAX_NOTE_BYTES)
+        try:
+            return FileNote.model_validate_json(data)
+        except ValidationError:
+            raise ForeignOutputError(
+                f"{location!r} is not as masksmith wrote it; delete it to have {name!r} written again, and submit the "
+                "job again"
+            ) from None
 
     def write(self, location: str, pieces: Iterable[bytes | memoryview]) -> None:
         """Write a file of the output."""
