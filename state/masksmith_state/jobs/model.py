@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any, Literal, TypeVar, cast
 
 from pydantic import BaseModel
@@ -13,6 +12,7 @@ from masksmith_wire.benchmarks import BenchmarkPlan, CaseReport, PlannedCase
 from masksmith_wire.documents import JobState
 from masksmith_wire.json_text import parse_json
 from masksmith_wire.priorities import Priority
+from masksmith_wire.values import Moment
 
 from .plans import MasksPlan
 from .reports import ShardReport
@@ -85,9 +85,9 @@ class JobRecord(BaseModel):
     state: JobState
     masks: MasksPlan | None = None
     benchmark: BenchmarkPlan | None = None
-    created_at: datetime
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
+    created_at: Moment
+    started_at: Moment | None = None
+    finished_at: Moment | None = None
     done: int
     total: int
 
