@@ -15,6 +15,7 @@ import redis
 from obstore.exceptions import AlreadyExistsError
 
 from masksmith_state import DATA_FORMAT
+from masksmith_wire.json_text import parse_json
 from masksmith_wire.text import without_credentials
 
 from .blobs.store import BlobStore
@@ -110,7 +111,7 @@ class Installation:
 
     def _read_store(self) -> str | None:
         try:
-            document = json.loads(self._store.objects.get(IDENTITY_NAME))
+            document = parse_json(self._store.objects.get(IDENTITY_NAME))
             identity, data_format = str(document["installation"]), document["data_format"]
         except FileNotFoundError:
             return None

@@ -10,6 +10,7 @@ from safetensors.numpy import save_file
 from masksmith_client import Masks
 from masksmith_client.cli.app import run
 from masksmith_wire.documents import WaitingFor
+from masksmith_wire.masks import MaskInfo, file_header
 
 from .conftest import FakeService, refused
 
@@ -89,6 +90,17 @@ def test_local_solving_names_the_bad_tensor_and_keeps_the_good_ones(tmp_path: Pa
     assert run(arguments) == 1
     assert "'bad': NaN at [1, 2]" in capsys.readouterr().err
     assert set(Masks.open(tmp_path / "m")) == {"good"}
+
+
+@pytest.mark.parametrize("shape", [(0, 16), (16, 0), (0, 0)])
+@pytest.mark.parametrize("is_packed", [True, False])
+def test_a_mask_without_entries_is_not_valid(
+    tmp_path: Path, capsys: Any, shape: tuple[int, int], is_packed: bool
+) -> None:
+    info = MaskInfo(shape=list(shape), pattern="2:4")
+    (tmp_path / "masks").write_bytes(file_header({"w": info}, as_bool=not is_packed))
+    assert run(["verify", str(tmp_path / "masks"), "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["masks"][0]["message"] == "it has no entries"
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,36 @@ def test_an_event_that_cannot_be_read_is_ignored(lines):
     assert event is None or (event.state, event.progress, event.id) == (None, None, None)
 
 
+LATE, EARLY = "9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00"
+
+
+@pytest.mark.parametrize("members", [
+    *({name: moment} for name in ("created_at", "started_at", "finished_at") for moment in (LATE, EARLY)),
+    {"progress": {"done": 10**30, "total": 1}}, {"progress": {"done": -1, "total": 1}},
+    {"position": {"jobs_ahead": 1, "starts_in_s": 1e308}},
+    *({"tensors": [JOB["tensors"][0] | {"objective": 1.0, name: value}]} for name, value in [
+        ("solve_s", float("nan")), ("solve_s", -1.0), ("solve_s", 1e300), ("shape", [10**300] * 2),
+        ("shape", [2] * 2000), ("objective", -1.0), ("upper_bound", float("nan")), ("gap", float("inf")),
+        ("storage_bytes", {"dense": 10**400}),
+    ]),
+], ids=str)  # fmt: skip
+def test_numbers_and_times_that_cannot_be_shown_are_not_from_a_service(members):
+    document = json.dumps(JOB | members).encode()
+    with pytest.raises(WireError, match="is not from a masksmith service"):
+        solve({"/v1/jobs": httpx2.Response(200, content=document)})
+
+
+def test_a_list_of_jobs_with_a_time_outside_the_calendar_is_not_from_a_service():
+    members = {name: JOB[name] for name in ("id", "state", "pattern", "solver", "progress")}
+    page = {"jobs": [members | {"kind": "masks", "created_at": LATE}], "next": None}
+    transport = httpx2.MockTransport(lambda request: httpx2.Response(200, json=page))
+    with (
+        Client("http://service", transport=transport) as client,
+        pytest.raises(WireError, match="not from a masksmith"),
+    ):
+        list(client.jobs.list())
+
+
 def test_an_event_of_many_lines_takes_limited_memory():
     parser = EventParser()
     for _ in range(300):

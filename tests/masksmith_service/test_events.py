@@ -72,8 +72,8 @@ def test_unreadable_events_are_passed_over_once(records, valkey, job, monkeypatc
     """More than one read returns at a time, and nothing after them: the stream must neither stop nor repeat."""
     monkeypatch.setattr(events, "BLOCK_MS", 20)
     client = redis.Redis.from_url(valkey.url)
-    for _ in range(300):
-        client.xadd(events_key(job), {"event": "state", "data": "not JSON"})
+    for number in range(300):
+        client.xadd(events_key(job), {"event": "state", "data": "not JSON" if number % 2 else "[" * 100_000})
     reads, read = [], events._read
 
     async def counted(*arguments):

@@ -11,10 +11,14 @@ from starlette.testclient import TestClient
 from support.shards import run_all
 
 from masksmith_service.app import create_app
+from masksmith_service.bounds.table import cost
+from masksmith_service.errors import RequestError
 from masksmith_state.blobs.store import BlobStore
 from masksmith_state.keys import Keys, Role
+from masksmith_state.roots.directory import DirectoryRoot
 from masksmith_state.roots.roots import Roots
 from masksmith_state.roots.setting import RootSetting
+from masksmith_wire.errors import Code
 from masksmith_wire.masks import MaskInfo, file_header, pack
 from masksmith_worker.runner import ShardRunner
 
@@ -102,6 +106,39 @@ def test_memory_for_a_config_is_reserved(client, app, model):
     text = (model / "config.json").read_text()
     assert client.get("/v1/references", params={"location": str(model)}).status_code == 200
     assert 26 * len(text) in reserved
+
+
+@pytest.mark.parametrize("is_upload", [False, True])
+def test_memory_for_a_header_is_reserved_before_it_is_read(client, app, root, put, monkeypatch, is_upload):
+    file = root / "large.safetensors"
+    save_file({"w": WEIGHT}, file, {"text": "a" * 2**15})
+    digest = put(file.read_bytes())
+    capacity, steps, header_memory = app.state.masksmith.capacities.memory, [], cost("header") * 2**15
+
+    async def acquire(key, amount):
+        steps.append(("reserve", amount))
+        if amount > header_memory:
+            raise RequestError(Code.OVERLOADED, "no memory is left", retry_after_s=1)
+
+    def read(plain):
+        def record(self, name, start, stop, *args, **options):
+            steps.append(("read", stop))
+            return plain(self, name, start, stop, *args, **options)
+
+        return record
+
+    monkeypatch.setattr("masksmith_service.references.models.SMALL_HEADER_BYTES", 2**12)
+    monkeypatch.setattr("masksmith_service.jobs.upload_headers.SMALL_HEADER_BYTES", 2**12)
+    monkeypatch.setattr(capacity, "acquire", acquire)
+    monkeypatch.setattr(capacity, "release", lambda *_: None)
+    monkeypatch.setattr(DirectoryRoot, "read", read(DirectoryRoot.read))
+    monkeypatch.setattr(BlobStore, "get_range", read(BlobStore.get_range))
+    named = {"digest": digest} if is_upload else {"reference": str(file)}
+    response = client.post("/v1/jobs", json={"pattern": "2:4", "tensors": [{"name": "w", "key": "w"} | named]})
+    assert (response.status_code, response.json()["code"]) == (503, "overloaded")
+    assert steps[-1][0] == "reserve"
+    assert steps[-1][1] > header_memory
+    assert all(stop < 2**10 for step, stop in steps if step == "read")
 
 
 def test_a_name_that_is_too_long_names_no_file(client, root):

@@ -16,6 +16,7 @@ FIELDS = (
     "plan",
     "state",
     "owner",
+    "labels",
     "uploads",
     "earlier_results",
     "created_at",
@@ -57,6 +58,29 @@ def test_a_job_with_a_wrong_field_stops_nothing(client, records, submit, field, 
         records.redis.hset(job_key(job), field, value)
     other = check(client, records, job, submit)
     assert records.delete(other)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("labels", "[" * 5000), ("created_at", "9999-12-31T23:59:59-14:00"), ("finished_at", "0001-01-01T00:00:00+14:00")],
+)
+def test_a_job_with_a_field_that_no_response_can_show_is_left_out_of_lists(client, records, submit, field, value):
+    job, other = submit()["id"], submit()["id"]
+    records.redis.hset(job_key(job), field, value)
+    assert client.get(f"/v1/jobs/{job}").json()["code"] == "record_unreadable"
+    assert [each["id"] for each in client.get("/v1/jobs").json()["jobs"]] == [other]
+    check(client, records, job, submit)
+
+
+def test_a_report_with_a_duration_that_is_no_number_makes_the_record_unreadable(client, records, submit):
+    job = submit()["id"]
+    finish(records, job)
+    report = json.loads(records.redis.hget(reports_key(job), "0")) | {"status": "optimal", "entries": 64}
+    records.redis.hset(reports_key(job), "0", json.dumps(report | {"solve_s": 1.5}))
+    assert client.get(f"/v1/jobs/{job}").json()["tensors"][0]["solve_s"] == 1.5
+    records.redis.hset(reports_key(job), "0", json.dumps(report | {"solve_s": float("nan")}))
+    assert client.get(f"/v1/jobs/{job}").json()["code"] == "record_unreadable"
+    check(client, records, job, submit)
 
 
 @pytest.mark.parametrize("key", WRONG_TYPES)

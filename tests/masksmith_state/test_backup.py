@@ -6,6 +6,7 @@ import shutil
 import stat
 import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -250,6 +251,22 @@ def test_a_store_that_is_missing_at_a_restore_is_an_error_that_names_it(site, em
     with pytest.raises(InstallationError, match=f"{missing} is missing"):
         backup.restore(records.redis, store, folder)
     assert not records.redis.keys("*")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "x"])
+def test_a_backup_whose_files_are_no_objects_is_not_restored(site, empty, tmp_path, text):
+    site.job(1)
+    folder = tmp_path / "backup"
+    manifest = backup.back_up(site.records.redis, site.store, folder)
+    (folder / "records.jsonl").write_text(text)
+    members = asdict(manifest) | {"records_digest": blake3(text.encode()).hexdigest()}
+    (folder / "manifest.json").write_text(json.dumps(members))
+    with pytest.raises(InstallationError, match=r"records\.jsonl is damaged"):
+        backup.restore(*(empty[0].redis, empty[1]), folder)
+    (folder / "manifest.json").write_text(text)
+    with pytest.raises(InstallationError, match="is not a complete backup"):
+        backup.restore(*(empty[0].redis, empty[1]), folder)
+    assert not empty[0].redis.keys("*")
 
 
 def test_records_that_were_changed_are_not_restored(site, empty, tmp_path):

@@ -114,7 +114,7 @@ def test_a_directory_with_other_files_is_refused_and_not_changed(installation, r
     assert records.redis.get(IDENTITY_KEY) is None
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"installation": "x", "data_format": 99}'])
+@pytest.mark.parametrize("text", ["", "{}", "[]", "[" * 100_000, '{"installation": "x", "data_format": 99}'])
 def test_a_damaged_identity_is_refused(installation, store, text):
     (Path(store.url) / IDENTITY_NAME).write_text(text)
     with pytest.raises(InstallationError):

@@ -1,6 +1,7 @@
 """Weights by reference: the library's masks, from no more bytes than are needed, of one version of the file."""
 
 import os
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -8,12 +9,15 @@ from safetensors.numpy import load_file, save_file
 from support.shards import TRANSPOSABLE, mask_of, run_all, specified
 
 import masksmith as ms
+from masksmith_state.errors import ChangedSourceError
+from masksmith_state.jobs.outputs import OutputFile, PlannedOutput
 from masksmith_state.jobs.plans import MasksPlan
 from masksmith_state.jobs.shards import PlannedTensor, Source, cut
 from masksmith_state.roots.roots import Roots
 from masksmith_state.roots.setting import RootSetting
 from masksmith_wire.errors import Code
 from masksmith_wire.headers import read_header
+from masksmith_wire.output_names import JOURNAL_NAME, RECORD_NAME
 from masksmith_worker.output import work
 from masksmith_worker.stages.load import InputReader
 
@@ -167,22 +171,69 @@ def test_a_gram_matrix_is_read_in_bands(referring, records, root, monkeypatch):
     assert error == pytest.approx(expected.error, rel=1e-9)
 
 
+IDENTITY = "ab" * 32
+
+
+def output_work(root, **members):
+    output = PlannedOutput(location=str(root / "out"), identity=IDENTITY, files=[], **members)
+    inputs = InputReader(store=None, roots=Roots([RootSetting(url=str(root))]))
+    return work.OutputWork("", None, output, inputs, shards={}, results=None, check=lambda: None)
+
+
 @pytest.mark.parametrize(
-    ("text", "identity"),
-    [('{"identity": "me"} and more', "me"), ('{"identity": "me", "a": "long"}', None), ("{", None), ("[1]", None)],
+    ("text", "is_own"),
+    [
+        (f'{{"identity": "{IDENTITY}"}}\n and more', True),
+        (f'{{"identity": "{IDENTITY}", "a": "{"a" * 2**16}"}}', False),
+        (f'{{"identity": "{"0" * 64}"}}', False),
+        ("{", False),
+        ("[1]", False),
+        ("[" * 60_000, False),
+        (None, False),
+    ],
 )
-def test_only_a_small_object_says_whose_an_output_is(root, monkeypatch, text, identity):
-    monkeypatch.setattr(work, "MAX_DOCUMENT_BYTES", 30)
-    (root / "file").write_text(text)
-    inputs = InputReader(store=None, roots=Roots([RootSetting(url=str(root))]))
-    output = work.OutputWork(job="", plan=None, output=None, inputs=inputs, shards={}, results=None, check=lambda: None)
-    assert output.identity_in(str(root / "file")) == identity
-    assert output.identity_in(str(root / "none")) is None
-    assert output.identity_in(str(root)) is None
+def test_a_small_object_is_the_marker_of_an_output(root, text, is_own):
+    (root / "out").mkdir()
+    if text is not None:
+        (root / "out" / JOURNAL_NAME).write_text(text)
+    assert output_work(root).has_marker() == is_own
 
 
-def test_a_file_that_is_nested_too_deeply_has_no_identity(root):
-    (root / "file").write_text("[" * 100_000)
-    inputs = InputReader(store=None, roots=Roots([RootSetting(url=str(root))]))
-    output = work.OutputWork(job="", plan=None, output=None, inputs=inputs, shards={}, results=None, check=lambda: None)
-    assert output.identity_in(str(root / "file")) is None
+@pytest.mark.parametrize("tail", [f'"identity": "{IDENTITY}"}}', '"identity": "x"}'])
+@pytest.mark.parametrize("name", [JOURNAL_NAME, RECORD_NAME])
+def test_a_large_file_in_the_place_of_marker_or_record_is_not_parsed(root, name, tail):
+    (root / "out").mkdir()
+    size = (root / "out" / name).write_text('{"a": [' + "[]," * 2**18 + "0], " + tail)
+    output = output_work(root)
+    tracemalloc.start()
+    is_own = output.has_marker() if name == JOURNAL_NAME else output.has_record()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert is_own == (name == RECORD_NAME and IDENTITY in tail)
+    assert peak < 3 * size
+
+
+@pytest.mark.parametrize(("bounds", "words"), [({"max_header_bytes": 100}, "max_header_bytes is 100"),
+                                               ({"max_tensors": 10}, "more than 10 tensors")])  # fmt: skip
+def test_a_header_beyond_the_bounds_of_the_submission_is_not_parsed(root, monkeypatch, bounds, words):
+    entries = {f"{number}": np.zeros(1, np.uint8) for number in range(4000)}
+    save_file(entries, root / "large.safetensors")
+    file = OutputFile(
+        name="large.safetensors",
+        source=source_of(root / "large.safetensors"),
+        bytes=(root / "large.safetensors").stat().st_size,
+    )
+    assert len(output_work(root).header(file).tensors) == 4000
+    monkeypatch.setattr(work, "parse_header", None)
+    with pytest.raises(ChangedSourceError, match=words):
+        output_work(root, **bounds).header(file)
+
+
+def test_a_header_that_is_no_longer_valid_has_changed(root):
+    path = root / "model.safetensors"
+    status = path.stat()
+    file = OutputFile(name="model.safetensors", source=source_of(path), bytes=status.st_size)
+    path.write_bytes(path.read_bytes().replace(b"F32", b"F16", 1))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(ChangedSourceError, match="its shape needs"):
+        output_work(root).header(file)

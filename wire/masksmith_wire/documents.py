@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, FailFast, Field, model_validator
@@ -12,6 +11,7 @@ from masksmith.layouts import Layout
 
 from .durations import in_about
 from .errors import TensorError
+from .headers import MAX_DIMENSIONS
 from .job_states import JobState as JobState
 from .locations import BUCKET_PREFIX
 from .measures import ChangeReport, DiversityReport, SpectrumReport, UpdateReport
@@ -21,6 +21,7 @@ from .priorities import Priority
 from .scores import ScoreMethod
 from .solver_names import SolverName as SolverName
 from .updates import UpdateMethod
+from .values import Count, Moment, Ratio, Score, Seconds
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="BLAKE3 of a safetensors file, in hex")]
 
@@ -173,8 +174,8 @@ class MasksRequest(JobDescription, MasksOptions):
 class Progress(BaseModel):
     """Number of finished shards, and of all shards."""
 
-    done: int
-    total: int
+    done: Count
+    total: Count
 
 
 class Skipped(BaseModel):
@@ -189,27 +190,27 @@ class TensorReport(BaseModel):
 
     name: str
     state: JobState
-    shape: list[int]
+    shape: Annotated[list[Count], Field(max_length=MAX_DIMENSIONS)]
     layout: LayoutInput | None = None
     """How the tensor is made of matrices, and which rule decided it."""
     pattern: str | None = None
     """The tensor's own pattern, if the request gave it one or a budget assigned it."""
     status: SolveStatus | None = None
-    objective: float | None = None
-    upper_bound: float | None = None
-    gap: float | None = None
-    retained: float | None = None
-    total_score: float | None = None
+    objective: Score | None = None
+    upper_bound: Score | None = None
+    gap: Ratio | None = None
+    retained: Ratio | None = None
+    total_score: Score | None = None
     """Sum of the scores of all entries; also null if an older service, which did not report it, wrote the document."""
-    density: float | None = None
-    fill: float | None = None
+    density: Ratio | None = None
+    fill: Ratio | None = None
     """Kept entries, as a share of the maximum that the pattern allows."""
-    storage_bytes: dict[str, int | None] | None = None
+    storage_bytes: dict[str, Count | None] | None = None
     """Size of the masked weight, by storage format, with values in the weight's own dtype."""
     diversity: DiversityReport | None = None
     change: ChangeReport | None = None
     spectrum: SpectrumReport | None = None
-    solve_s: float | None = None
+    solve_s: Seconds | None = None
     solver: str | None = None
     device: str | None = None
     update: UpdateReport | None = None
@@ -281,8 +282,8 @@ class QueuePosition(BaseModel):
     before it.
     """
 
-    jobs_ahead: int
-    starts_in_s: float | None = None
+    jobs_ahead: Count
+    starts_in_s: Seconds | None = None
 
     def __str__(self) -> str:
         jobs = "1 job" if self.jobs_ahead == 1 else f"{self.jobs_ahead} jobs"
@@ -311,9 +312,9 @@ class Job(BaseModel):
     update: str | None = None
     solver: str
     cases: list[CaseView] = []
-    created_at: datetime
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
+    created_at: Moment
+    started_at: Moment | None = None
+    finished_at: Moment | None = None
     waiting_for: WaitingFor | None = None
     """The workers that the job waits for, if no living worker takes its shards."""
     position: QueuePosition | None = None
@@ -335,8 +336,8 @@ class JobSummary(BaseModel):
     state: JobState
     pattern: str
     solver: str
-    created_at: datetime
-    finished_at: datetime | None = None
+    created_at: Moment
+    finished_at: Moment | None = None
     progress: Progress
 
 
@@ -353,9 +354,9 @@ class WorkerInfo(BaseModel):
     name: str
     device: str
     device_name: str
-    slots: int
+    slots: Count
     queues: list[str]
     version: str
-    started_at: datetime
-    free_bytes: int | None = None
+    started_at: Moment
+    free_bytes: Count | None = None
     """Free memory of the worker's GPU, in bytes; null for a CPU worker, or if it cannot be read."""

@@ -114,13 +114,19 @@ def header_length(beginning: bytes, limit: int = MAX_HEADER_BYTES) -> int:
     raise HeaderError(f"not a safetensors file: its header claims {length} bytes (allowed: 2 to {limit})")
 
 
-def read_header_text(read: Callable[[int, int], bytes], file_bytes: int, limit: int = LARGEST_HEADER_BYTES) -> bytes:
+def read_header_text(
+    read: Callable[[int, int], bytes],
+    file_bytes: int,
+    limit: int = LARGEST_HEADER_BYTES,
+    reserve: Callable[[int], None] | None = None,
+) -> bytes:
     """Read the JSON header of a file by ranges, for `parse_header`.
 
     Args:
         read: Reads the bytes from a start to a stop (exclusive).
         file_bytes: Size of the file.
         limit: Limit of the header's length.
+        reserve: Called with the header's length before the header is read; what it raises is passed on.
 
     Raises:
         HeaderTooLargeError: If the header is longer than `limit`.
@@ -132,6 +138,8 @@ def read_header_text(read: Callable[[int, int], bytes], file_bytes: int, limit: 
         if not beginning.startswith(b"{", PREFIX_BYTES):
             _reject_other_formats(beginning)
         raise truncated_header(file_bytes, end)
+    if reserve is not None:
+        reserve(end - PREFIX_BYTES)
     return read(PREFIX_BYTES, end)
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from .values import Count, Ratio, Seconds
+
 
 class UpdateReport(BaseModel):
     """Squared errors of a layer's output on the calibration data, with and without an update; see `masksmith.Update`.
@@ -18,7 +20,7 @@ class UpdateReport(BaseModel):
     error: float
     masked_error: float
     energy: float
-    update_s: float
+    update_s: Seconds
     solves: int | None = None
 
     @classmethod
@@ -58,10 +60,10 @@ class ChangeReport(BaseModel):
     previous mask keeps. `flip_rate` is `sad` divided by the number of all entries.
     """
 
-    sad: int
-    added: int
-    dropped: int
-    flip_rate: float
+    sad: Count
+    added: Count
+    dropped: Count
+    flip_rate: Ratio
 
 
 class SpectrumReport(BaseModel):

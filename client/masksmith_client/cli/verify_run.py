@@ -36,6 +36,8 @@ def verify_path(path: Path, options: WeightOptions, *, as_json: bool) -> bool:
 
 def mask_violation(mask: Any, pattern: Pattern, info: MaskInfo | None) -> str | None:
     """Return how a mask violates a pattern, or why the pattern does not fit it; None if the mask is valid."""
+    if 0 in mask.shape:
+        return "it has no entries"
     try:
         verdict = import_library().verify(mask, pattern, layout=None if info is None else info.layout)
     except PatternError as error:

@@ -143,7 +143,7 @@ COSTS = (
     Cost("thread", 2 * MIB, "a thread"),
     Cost("document", 26, "a byte of a JSON document"),
     Cost("upload", 28 * MIB, "an upload: blocks of 8 MiB that are being written; small ones count less"),
-    Cost("header", 14, "a byte of the header of a safetensors file"),
+    Cost("header", 22, "a byte of the header of a safetensors file"),
     Cost("download", 24 * MIB, "a download of results, while they are checked and sent"),
     Cost("picture", 96 * MIB, "a window or profile of a layer, or a comparison of two jobs"),
     Cost("part", 3 * KIB, "a shard or case of a job that is shown"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,6 +14,7 @@ from masksmith_state.errors import UnreadableRecordError
 from masksmith_state.jobs.redis_keys import events_key, job_key
 from masksmith_state.jobs.unreadable_records import as_unreadable_record_errors
 from masksmith_wire.documents import JobState
+from masksmith_wire.json_text import parse_json
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ async def _read(client: Redis, job: str, after: str, block_ms: int | None) -> li
 def _parse(identifier: str, fields: dict[str, str]) -> JobEvent | None:
     """Parse an event; None if it cannot be read."""
     try:
-        event = JobEvent(identifier, fields["event"], json.loads(fields["data"]))
+        event = JobEvent(identifier, fields["event"], parse_json(fields["data"]))
         _ = event.is_last  # Raises an error if the event lacks a valid state.
     except (KeyError, TypeError, ValueError):
         log.warning("event %s cannot be read", identifier)

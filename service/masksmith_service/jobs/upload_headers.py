@@ -35,17 +35,19 @@ def read_headers(
         RequestError: If an upload does not exist, belongs to another key, or is damaged; or if all headers together
             are too large.
     """
-    headers, total, limit = dict[str, Header](), 0, state.settings.max_header_bytes
-    for digest in dict.fromkeys(_digests_in(request)):
-        text = _read(state, principal, digest)
-        total += len(text)
+    total, limit = 0, state.settings.max_header_bytes
+
+    def reserve(header_bytes: int) -> None:
+        nonlocal total
+        total += header_bytes
         if total > limit:
             detail = f"the headers of the uploads are larger than max_header_bytes = {limit}; name fewer in a job"
             raise RequestError(Code.HEADER_TOO_LARGE, detail, limit=limit)
-        if len(text) > SMALL_HEADER_BYTES:
-            reserve_memory(cost("header") * len(text))
-        headers[digest] = _parse(state, digest, text)
-    return headers
+        if header_bytes > SMALL_HEADER_BYTES:
+            reserve_memory(cost("header") * header_bytes)
+
+    digests = dict.fromkeys(_digests_in(request))
+    return {digest: _parse(state, digest, _read(state, principal, digest, reserve)) for digest in digests}
 
 
 def _digests_in(request: MasksOptions) -> Iterator[str]:
@@ -63,13 +65,13 @@ def _digests_in(request: MasksOptions) -> Iterator[str]:
         yield request.previous
 
 
-def _read(state: State, principal: Principal, digest: str) -> bytes:
+def _read(state: State, principal: Principal, digest: str, reserve: Callable[[int], None]) -> bytes:
     name = upload_name(digest)
     try:
         size = state.references.touch(principal.key, digest, any_owner=principal.is_admin)
         if size is None:
             raise upload_missing_error(digest)
-        return read_header_text(partial(state.store.get_range, name), size)
+        return read_header_text(partial(state.store.get_range, name), size, reserve=reserve)
     except FileNotFoundError:
         raise upload_missing_error(digest) from None
     except (DamagedBlobError, HeaderError):

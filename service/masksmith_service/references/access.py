@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 from masksmith_service.auth.principal import Principal
 from masksmith_service.errors import RequestError
@@ -16,14 +16,6 @@ from masksmith_state.roots.roots import Roots
 from masksmith_state.roots.setting import EVERY_KEY
 from masksmith_wire.errors import Code
 from masksmith_wire.headers import Header, HeaderError, read_header_text
-
-
-class FileHeader(NamedTuple):
-    """State and header of a safetensors file, and the size of the JSON header in bytes."""
-
-    state: FileState
-    header: Header
-    header_bytes: int
 
 
 @dataclass(frozen=True)
@@ -68,8 +60,12 @@ class LocatedPath:
         if current_version != version:
             raise ChangedSourceError(self.location, "it is of another version")
 
-    def read_header(self, settings: Settings) -> FileHeader:
-        """Read the header of a safetensors file, within the bounds of the settings.
+    def read_header(self, settings: Settings, reserve: Callable[[int], None]) -> tuple[FileState, Header]:
+        """Read the state and header of a safetensors file, within the bounds of the settings.
+
+        Args:
+            settings: The bounds.
+            reserve: Called with the size of the JSON header in bytes, before the header is read and parsed.
 
         Raises:
             RequestError: If there is no such file, it is not a safetensors file, or its header is beyond a bound.
@@ -79,8 +75,8 @@ class LocatedPath:
         state = self.stat()
         read = partial(self.root.read, self.path, version=state.version)
         try:
-            text = read_header_text(read, state.size, settings.max_header_bytes)
-            return FileHeader(state, parse_untrusted(text, settings, state.size), len(text))
+            text = read_header_text(read, state.size, settings.max_header_bytes, reserve)
+            return state, parse_untrusted(text, settings, state.size)
         except HeaderError as error:
             raise header_error(error, self.location) from None
 

@@ -104,16 +104,18 @@ class ModelReader:
         """
         if file.location in self._headers:
             return self._headers[file.location]
+        self._headers[file.location] = file.read_header(self._settings, self._reserve_header)
+        return self._headers[file.location]
+
+    def _reserve_header(self, header_bytes: int) -> None:
+        """Count a header, and reserve memory for it; called before the header is read."""
         limit = self._settings.max_header_bytes
-        state, header, header_bytes = file.read_header(self._settings)
         self._total_header_bytes += header_bytes
         if self._total_header_bytes > limit:
             detail = f"the headers of all files are larger than max_header_bytes = {limit}; name fewer in a job"
             raise RequestError(Code.HEADER_TOO_LARGE, detail, limit=limit)
         if header_bytes > SMALL_HEADER_BYTES:
             self._reserve_memory(cost("header") * header_bytes)
-        self._headers[file.location] = state, header
-        return state, header
 
     def read(self, target: LocatedPath) -> Model:
         """Read the model that a reference names.

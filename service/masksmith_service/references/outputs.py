@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import PurePosixPath
-from typing import Any
 
 import redis
 from redis.exceptions import LockError
@@ -18,6 +16,7 @@ from masksmith_service.auth.principal import Principal
 from masksmith_service.errors import RequestError
 from masksmith_service.resources import State
 from masksmith_state.errors import ChangedSourceError
+from masksmith_state.jobs.output_identity import MAX_MARKER_BYTES, MAX_RECORD_BYTES, marker_identity, record_identity
 from masksmith_state.jobs.outputs import NOTE_PREFIX, OutputFile, PlannedOutput
 from masksmith_state.jobs.redis_keys import output_lock_key
 from masksmith_state.jobs.shards import PlannedTensor, Source
@@ -33,14 +32,8 @@ from masksmith_wire.specification import JobSpecification
 from .access import LocatedPath, find_readable, find_writable
 from .models import Model
 
-MAX_MARKER_BYTES = 2**16
-"""Maximum size of a marker that is read; the marker of an unfinished output is its journal, the file `JOURNAL_NAME`."""
-MAX_RECORD_BYTES = 2**27
-"""Maximum size of a record that is read; the record of a finished output is its file `RECORD_NAME`."""
 RECORD_COPIES = 2
 """Copies of a record that are in memory while it is read or sent."""
-_IDENTITY = re.compile(rb'"identity":\s*"([0-9a-f]{64})"')
-"""The member `identity` of a record: the identity of the output."""
 MAX_NAME_BYTES = 255
 """Longest name of a file or a directory that file systems allow."""
 MAX_COPIED_FILES = 1000
@@ -60,7 +53,7 @@ class OutputPlanner:
     """
 
     def __init__(self, state: State, principal: Principal) -> None:
-        self._roots, self._principal = state.roots, principal
+        self._roots, self._settings, self._principal = state.roots, state.settings, principal
 
     def plan(
         self, output: OutputInput, model: Model, specification: JobSpecification, tensors: Sequence[PlannedTensor]
@@ -94,6 +87,8 @@ class OutputPlanner:
         planned = PlannedOutput(
             location=directory.location,
             identity="",
+            max_header_bytes=self._settings.max_header_bytes,
+            max_tensors=self._settings.max_tensors,
             files=files,
             copied_files=copied_files,
             names_not_copied=left_out,
@@ -236,7 +231,7 @@ def read_record(
     data = record.root.get(record.path, MAX_RECORD_BYTES)
     if not data.lstrip().startswith(b"{"):
         raise RequestError(Code.RESULT_NOT_FOUND, f"{record.location!r} is not a record", location=location)
-    if _record_identity(data) != output.identity:
+    if record_identity(data) != output.identity:
         detail = f"{location!r} now has the output of another job or command; submit the job with another output"
         raise RequestError(Code.RESULT_NOT_FOUND, detail, location=location)
     return data
@@ -294,7 +289,7 @@ def _not_empty_error(directory: LocatedPath, names: list[str]) -> RequestError:
     return RequestError(Code.OUTPUT_NOT_EMPTY, detail, location=directory.location)
 
 
-def _identity_of(directory: LocatedPath, size_by_name: dict[str, int], reserve_memory: Callable[[int], None]) -> Any:
+def _identity_of(directory: LocatedPath, size_by_name: dict[str, int], reserve_memory: Callable[[int], None]) -> object:
     """Return the identity of the output in a directory, unfinished or finished; None if there is no output of a job.
 
     A marker or record above its maximum size was not written by a job: it belongs to the output of a command. A record
@@ -306,26 +301,11 @@ def _identity_of(directory: LocatedPath, size_by_name: dict[str, int], reserve_m
     if JOURNAL_NAME in size_by_name:
         if size_by_name[JOURNAL_NAME] > MAX_MARKER_BYTES:
             return None
-        return _document(directory.child(JOURNAL_NAME), MAX_MARKER_BYTES).get("identity")
+        return marker_identity(directory.root.get(directory.child(JOURNAL_NAME).path, MAX_MARKER_BYTES))
     if RECORD_NAME in size_by_name and size_by_name[RECORD_NAME] <= MAX_RECORD_BYTES:
         reserve_memory(RECORD_COPIES * size_by_name[RECORD_NAME])
-        return _record_identity(directory.root.get(directory.child(RECORD_NAME).path, MAX_RECORD_BYTES))
+        return record_identity(directory.root.get(directory.child(RECORD_NAME).path, MAX_RECORD_BYTES))
     return None
-
-
-def _record_identity(data: bytes) -> str | None:
-    match = _IDENTITY.search(data)
-    return None if match is None else match[1].decode()
-
-
-def _document(file: LocatedPath, limit: int) -> dict[str, Any]:
-    """Return the first JSON object of a file; empty if the file does not begin with one."""
-    try:
-        text = file.root.get(file.path, limit).decode(errors="replace")
-        document = json.JSONDecoder().raw_decode(text)[0]
-    except (ValueError, RecursionError):
-        return {}
-    return document if isinstance(document, dict) else {}
 
 
 def _check_tensors(tensors: Sequence[PlannedTensor], model: Model, directory: LocatedPath) -> None:
@@ -350,7 +330,9 @@ def _identity(output: PlannedOutput, specification: JobSpecification, tensors: S
     """Return a digest of everything that determines the output's content."""
     # `duplicates` and `previous` are left out of the digest if they are empty.
     previous = {part.source.version for tensor in tensors for part in tensor.previous or () if part.source is not None}
-    excluded = {"location", "identity"} if output.duplicates else {"location", "identity", "duplicates"}
+    excluded = {"location", "identity", "max_header_bytes", "max_tensors"}
+    if not output.duplicates:
+        excluded.add("duplicates")
     return digest_document(
         ({"previous": sorted(previous)} if previous else {})
         | {

@@ -33,6 +33,7 @@ from masksmith_state.errors import InstallationError
 from masksmith_state.fsck import check_store
 from masksmith_state.installation import IDENTITY_KEY, IDENTITY_NAME, Installation
 from masksmith_state.scripts import load
+from masksmith_wire.json_text import parse_json
 from masksmith_wire.text import without_credentials
 
 log = logging.getLogger(__name__)
@@ -228,7 +229,7 @@ def _copy_blob(source: BlobStore, target: BlobStore, name: str) -> bool:
 def _read_backup(folder: Path) -> tuple[Manifest, list[dict[str, Any]]]:
     """Read manifest and records of a backup; check both, and all blobs. Damaged blobs are only logged."""
     try:
-        manifest = Manifest(**json.loads((folder / MANIFEST).read_bytes()))
+        manifest = Manifest(**parse_json((folder / MANIFEST).read_bytes()))
         data = (folder / RECORDS).read_bytes()
     except (OSError, ValueError, TypeError) as error:
         raise InstallationError(f"{folder} is not a complete backup: {error}") from None
@@ -243,10 +244,19 @@ def _read_backup(folder: Path) -> tuple[Manifest, list[dict[str, Any]]]:
         raise InstallationError(f"the backup has {manifest.blobs} blobs, and {report.checked} of them exist")
     for name in report.damaged:
         log.warning("%s is damaged in the backup: it will be computed or must be sent again", name)
-    records = [json.loads(line) for line in data.splitlines()]
-    if IDENTITY_KEY not in {record["key"] for record in records}:
-        raise InstallationError(f"{folder / RECORDS} has no identity")
-    return manifest, records
+    return manifest, _parse_records(folder / RECORDS, data)
+
+
+def _parse_records(path: Path, data: bytes) -> list[dict[str, Any]]:
+    """Parse the file of the records; raises InstallationError if it is malformed, or has no identity."""
+    try:
+        records = [parse_json(line) for line in data.splitlines()]
+        keys = {record["key"] for record in records}
+    except (ValueError, TypeError, KeyError):
+        raise InstallationError(f"{path} is damaged") from None
+    if IDENTITY_KEY not in keys:
+        raise InstallationError(f"{path} has no identity")
+    return records
 
 
 def _write(path: Path, data: bytes) -> None:

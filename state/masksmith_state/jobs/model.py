@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any, Literal, TypeVar, cast
 
 from pydantic import BaseModel
@@ -12,7 +10,9 @@ from pydantic import BaseModel
 from masksmith_state.errors import NoMasksError
 from masksmith_wire.benchmarks import BenchmarkPlan, CaseReport, PlannedCase
 from masksmith_wire.documents import JobState
+from masksmith_wire.json_text import parse_json
 from masksmith_wire.priorities import Priority
+from masksmith_wire.values import Moment
 
 from .plans import MasksPlan
 from .reports import ShardReport
@@ -85,9 +85,9 @@ class JobRecord(BaseModel):
     state: JobState
     masks: MasksPlan | None = None
     benchmark: BenchmarkPlan | None = None
-    created_at: datetime
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
+    created_at: Moment
+    started_at: Moment | None = None
+    finished_at: Moment | None = None
     done: int
     total: int
 
@@ -115,7 +115,7 @@ def parse_record(job: str, fields: Mapping[str, Any]) -> JobRecord:
 
 def read_labels(text: str | None) -> dict[str, str]:
     """Parse a job's labels from the field of its Redis hash."""
-    return cast("dict[str, str]", json.loads(text)) if text else {}
+    return cast("dict[str, str]", parse_json(text)) if text else {}
 
 
 def parse_by_index(texts: Mapping[str, str], model: type[PartOrReport]) -> dict[int, PartOrReport]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel
 
 from masksmith_wire.digests import digest_bytes
+from masksmith_wire.headers import LARGEST_HEADER_BYTES
 from masksmith_wire.output_names import JOURNAL_NAME
 
 from .shards import Source
@@ -38,6 +39,9 @@ class PlannedOutput(BaseModel):
             named here.
         model_type: `model_type` of the model's config; None if it has none.
         duplicates: By file, the tensors in it that the index assigns to another file, each with that other file's name.
+        max_header_bytes: Limit of the length of the header of a file of weights, when the job was planned.
+        max_tensors: Limit of the number of tensors of a file of weights, when the job was planned; None in jobs of
+            earlier versions.
     """
 
     location: str
@@ -47,6 +51,8 @@ class PlannedOutput(BaseModel):
     names_not_copied: list[str] = []
     model_type: str | None = None
     duplicates: dict[str, dict[str, str]] = {}
+    max_header_bytes: int = LARGEST_HEADER_BYTES
+    max_tensors: int | None = None
 
     def location_of(self, name: str) -> str:
         """Location of a file of the output."""

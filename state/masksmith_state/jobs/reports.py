@@ -8,6 +8,7 @@ from masksmith.patterns import HybridCounts
 from masksmith_wire.errors import TensorError
 from masksmith_wire.measures import DiversityReport, SpectrumReport, UpdateReport
 from masksmith_wire.totals import relative_gap
+from masksmith_wire.values import Seconds
 
 
 class ShardReport(BaseModel):
@@ -61,7 +62,7 @@ class ShardReport(BaseModel):
     spectrum: SpectrumReport | None = None
     added: int | None = None
     dropped: int | None = None
-    solve_s: float = 0.0
+    solve_s: Seconds = 0.0
     solver: str = ""
     device: str = ""
     update: UpdateReport | None = None

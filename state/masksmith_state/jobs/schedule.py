@@ -100,13 +100,15 @@ class Schedule:
         try:
             with as_unreadable_record_errors(job):
                 reply = self._scripts.run("position", job, EXAMINED_JOBS)
+                if not reply:
+                    return None
+                jobs_ahead, seconds = reply
+                # A sum of estimates of which others were subtracted may be slightly negative.
+                starts_in_s = max(0.0, float(seconds)) if seconds else None
+                return QueuePosition(jobs_ahead=int(jobs_ahead), starts_in_s=starts_in_s)
         except UnreadableRecordError as error:
             log.info("the position of job %s is unknown: %s", job, error.reason)
             return None
-        if not reply:
-            return None
-        jobs_ahead, seconds = reply
-        return QueuePosition(jobs_ahead=int(jobs_ahead), starts_in_s=float(seconds) if seconds else None)
 
     def _live(self) -> list[str]:
         return sorted(cast("set[str]", self._redis.smembers(LIVE)))

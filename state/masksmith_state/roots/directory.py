@@ -23,6 +23,7 @@ IGNORED_NAMES = frozenset({"lost+found"})
 """Names of directories that file systems make, that only the superuser may list, and that contain no models."""
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _NOT_A_DIRECTORY = "its path contains a link, or a file in place of a directory"
+_A_DIRECTORY = "it is a directory in place of a file"
 _TOO_LONG = "a name in its path is longer than the file system allows"
 _OUTSIDE = "a link in its path leads outside the root"
 
@@ -82,6 +83,8 @@ class DirectoryRoot(Root):
                     # Unlike a rename, a hard link does not replace an existing file.
                     os.link(part, name, src_dir_fd=folder, dst_dir_fd=folder)
             except FileExistsError:
+                if _is_directory(name, folder):
+                    raise
                 return False
             os.fsync(folder)
             return True
@@ -217,6 +220,8 @@ class DirectoryRoot(Root):
                 raise InvalidLocationError(self.location(path), _NOT_A_DIRECTORY) from None
             if error.errno == errno.ENAMETOOLONG:
                 raise InvalidLocationError(self.location(path), _TOO_LONG) from None
+            if error.errno in (errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY):
+                raise InvalidLocationError(self.location(path), _A_DIRECTORY) from None
             raise RootUnavailableError(self.location(path), str(error.strerror)) from None
 
 
@@ -251,6 +256,12 @@ def _make(name: str, folder: int) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+def _is_directory(name: str, folder: int) -> bool:
+    with suppress(FileNotFoundError):
+        return stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+    return False
 
 
 def _state(file: int) -> FileState:

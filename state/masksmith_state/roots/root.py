@@ -79,7 +79,8 @@ class Root(ABC):
         """Write a file from its pieces; it appears once it is complete, and replaces a file of the same name.
 
         Raises:
-            InvalidLocationError: If a directory in its path is a link or a file, or it is in an inner root.
+            InvalidLocationError: If a directory in its path is a link or a file, it is itself a directory, or it is in
+                an inner root.
         """
 
     @abstractmethod

@@ -14,7 +14,7 @@ from masksmith_service.bounds.table import BOUNDS, COSTS, GIB, KIB, MIB, cost, l
 from masksmith_service.bounds.totals import max_memory_bytes, max_open_files
 from masksmith_service.errors import STATUS
 from masksmith_service.settings import Settings
-from masksmith_wire.headers import HeaderTooLargeError, check_members, parse_header
+from masksmith_wire.headers import HeaderError, HeaderTooLargeError, check_members, parse_header
 
 ROOT = Path(__file__).parents[3]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
@@ -130,6 +130,30 @@ def test_headers_take_no_more_memory_than_they_are_counted_as(length):
     text = json.dumps(entries, separators=(",", ":")).encode()
     check_members(text, 5000)
     assert peak_bytes(lambda: parse_header(text)) <= cost("header") * len(text)
+
+
+@pytest.mark.parametrize("item", [b"-9,", b"257,", b"1.5,"])
+@pytest.mark.parametrize("name", ["a", "\N{GRINNING FACE}"])
+def test_headers_of_numbers_take_no_more_memory_than_they_are_counted_as(item, name):
+    # One character beyond 16 bits makes each character of the decoded text take four bytes.
+    numbers = item * (2**19 // len(item)) + b"0"
+    text = b'{"%s":{"dtype":"U8","shape":[%s],"data_offsets":[0,1]}}' % (name.encode(), numbers)
+    check_members(text, 1)
+
+    def parse():
+        with pytest.raises(HeaderError, match="malformed shape"):
+            parse_header(text)
+
+    # An upload's header is in memory twice: as received, and as the text that is parsed.
+    assert 2 * len(text) + peak_bytes(parse) <= cost("header") * len(text)
+
+
+@pytest.mark.parametrize("name", ["a", "\N{GRINNING FACE}"])
+@pytest.mark.parametrize("shape", [[0], [257] * 15 + [0], [300] * 8 + [0]])
+def test_valid_headers_of_any_text_and_shape_take_no_more_memory_than_they_are_counted_as(name, shape):
+    entries = {f"{name}{number}": {"dtype": "U8", "shape": shape, "data_offsets": [0, 0]} for number in range(5000)}
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    assert 2 * len(text) + peak_bytes(lambda: parse_header(text)) <= cost("header") * len(text)
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_a_directory_that_changes_at_every_look_is_refused(app, root, model, url
         raise FileNotFoundError
 
     root.write(f"out/{JOURNAL_NAME}", [b'{"identity": "x"}\n'])
-    monkeypatch.setattr(outputs, "_document", vanished)
+    monkeypatch.setattr(outputs, "marker_identity", vanished)
     with TestClient(app) as client:
         response = client.post("/v1/jobs", json=document(model, f"{url}/out"))
     assert (response.status_code, response.json()["code"]) == (503, "overloaded")

@@ -212,7 +212,7 @@ def test_headers_of_a_model_are_read_once(app, model, url, monkeypatch):
     reads = []
     read_header = LocatedPath.read_header
     monkeypatch.setattr(
-        LocatedPath, "read_header", lambda self, settings: reads.append(self.location) or read_header(self, settings)
+        LocatedPath, "read_header", lambda self, *bounds: reads.append(self.location) or read_header(self, *bounds)
     )
     with TestClient(app) as client:
         query = {"model": model, "output": f"{url}/a", "pattern": "2:4"}

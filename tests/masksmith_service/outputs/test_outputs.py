@@ -14,6 +14,7 @@ import masksmith as ms
 from masksmith_service.references import outputs
 from masksmith_state.blobs.names import result_name
 from masksmith_state.errors import RootUnavailableError
+from masksmith_state.jobs.outputs import NOTE_PREFIX
 from masksmith_wire.output_names import JOURNAL_NAME, MASKS_NAME, RECORD_NAME
 
 
@@ -160,6 +161,23 @@ def test_a_complete_file_that_was_changed_is_named_and_not_overwritten(
         assert f"'{url}/out/m-1.safetensors' is not as masksmith wrote it" in error["message"]
         assert root.get("out/m-1.safetensors", 2**20) == data
         root.delete("out/m-1.safetensors")
+        work(runner, submit(client, model, f"{url}/out"))
+        check_output(root, tmp_path)
+
+
+@pytest.mark.parametrize("note", ["[" * 4000, "{}", '{"bytes": -1, "blake3": 1}'])
+def test_a_note_that_masksmith_has_not_written_is_named(app, runner, records, root, model, url, tmp_path, note):
+    with TestClient(app) as client:
+        job = submit(client, model, f"{url}/out")
+        solving = [index for index, shard in records.shards(job).items() if shard.file is None]
+        root.write("out/m-1.safetensors", [(tmp_path / "m-1.safetensors").read_bytes()])
+        root.write(f"out/{NOTE_PREFIX}m-1.safetensors.json", [note.encode()])
+        work(runner, job, solving)
+        work(runner, job, [index for index in records.shards(job) if index not in solving])
+        error = client.get(f"/v1/jobs/{job}").json()["output"]["files"][0]["error"]
+        assert error["code"] == "output_not_empty"
+        assert f"'{url}/out/{NOTE_PREFIX}m-1.safetensors.json' is not as masksmith wrote it" in error["message"]
+        root.delete(f"out/{NOTE_PREFIX}m-1.safetensors.json")
         work(runner, submit(client, model, f"{url}/out"))
         check_output(root, tmp_path)
 

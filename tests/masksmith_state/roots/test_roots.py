@@ -283,6 +283,28 @@ def test_a_path_that_is_no_file_is_rejected(directory, tmp_path, make):
         directory.stat("thing")
 
 
+@pytest.mark.parametrize("is_empty", [True, False])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda root: root.write("a/b", [b"1"]),
+        lambda root: root.create("a/b", b"1"),
+        lambda root: root.delete("a/b"),
+        lambda root: root.get("a/b", 10),
+    ],
+    ids=["write", "create", "delete", "get"],
+)
+def test_a_directory_in_place_of_a_file_is_rejected(directory, tmp_path, call, is_empty):
+    """A root that is unavailable would be tried again instead."""
+    folder = tmp_path / "root" / "a" / "b"
+    folder.mkdir(parents=True)
+    if not is_empty:
+        (folder / "c").touch()
+    with pytest.raises(InvalidLocationError, match=r"a/b.*it is (a directory in place of|not) a file"):
+        call(directory)
+    assert os.listdir(folder.parent) == ["b"]
+
+
 def test_a_name_that_is_too_long_is_rejected(directory):
     for path in ("a" * 300 + "/file", "a" * 300):
         for call in (lambda path=path: directory.write(path, [b"1"]), lambda path=path: directory.create(path, b"1")):

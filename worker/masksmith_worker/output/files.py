@@ -37,7 +37,7 @@ def write_output_file(work: OutputWork, number: int) -> None:
         if any(name.startswith(NOTE_PREFIX) for name in sizes):
             delete_notes(work)
         return
-    if work.identity_in(work.output.marker_location) != work.output.identity:
+    if not work.has_marker():
         # Another worker may have finished the output since its files were listed.
         if _is_finished(work, work.file_sizes()):
             return
@@ -102,9 +102,7 @@ class _HashedPieces:
 
 def _is_finished(work: OutputWork, sizes: dict[str, int]) -> bool:
     """Whether the whole output is finished: it has the record of this job's output, and no marker (`JOURNAL_NAME`)."""
-    if JOURNAL_NAME in sizes or RECORD_NAME not in sizes:
-        return False
-    return work.identity_in(work.output.location_of(RECORD_NAME)) == work.output.identity
+    return JOURNAL_NAME not in sizes and RECORD_NAME in sizes and work.has_record()
 
 
 def _is_complete(work: OutputWork, file: OutputFile, sizes: dict[str, int]) -> bool:

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 
+from pydantic import ValidationError
+
 from masksmith_state.errors import ChangedSourceError, InvalidLocationError
+from masksmith_state.jobs.output_identity import MAX_MARKER_BYTES, MAX_RECORD_BYTES, marker_identity, record_identity
 from masksmith_state.jobs.outputs import FileNote, OutputFile, PlannedOutput
 from masksmith_state.jobs.plans import MasksPlan
 from masksmith_state.jobs.shards import Shard, Source, shards_by_tensor as group_by_tensor
 from masksmith_state.roots.root import Root
 from masksmith_wire.errors import TensorError
-from masksmith_wire.headers import Header, parse_header, read_header_text
+from masksmith_wire.headers import Header, HeaderError, check_members, parse_header, read_header_text
+from masksmith_wire.output_names import RECORD_NAME
 from masksmith_worker.stages.load import InputReader
 
 from .results import ShardResults
 
 COPY_BYTES = 8 * 2**20
 """Bytes of a file that are in memory while it is copied."""
-MAX_DOCUMENT_BYTES = 2**28
-"""Maximum size of a file that `identity_in` reads."""
 MAX_NOTE_BYTES = 2**12
 """Maximum size of a note on a complete file of weights."""
 
@@ -75,8 +76,20 @@ class OutputWork:
         return {tensor.name: number for number, tensor in enumerate(self.plan.tensors)}
 
     def header(self, file: OutputFile) -> Header:
-        """Read the header of a file of the model's weights."""
-        return parse_header(read_header_text(partial(self.inputs.source_bytes, file.source), file.bytes), file.bytes)
+        """Read the header of a file of the model's weights.
+
+        Raises:
+            ChangedSourceError: If the header is not as it was when the job was planned: it is invalid, or beyond the
+                limits that it was checked against.
+        """
+        try:
+            read = partial(self.inputs.source_bytes, file.source)
+            text = read_header_text(read, file.bytes, self.output.max_header_bytes)
+            if self.output.max_tensors is not None:
+                check_members(text, self.output.max_tensors)
+            return parse_header(text, file.bytes)
+        except HeaderError as error:
+            raise ChangedSourceError(file.source.location, str(error)) from None
 
     def read_pieces(self, source: Source, start: int, stop: int) -> Iterator[bytes]:
         """Yield the bytes `start` to `stop` (exclusive) of a file, in pieces of `COPY_BYTES`."""
@@ -100,9 +113,18 @@ class OutputWork:
 
         Raises:
             FileNotFoundError: If there is none.
+            ForeignOutputError: If it is not as masksmith writes it.
         """
-        _, root, path = self.inputs.roots.find(self.output.note_location(name))
-        return FileNote.model_validate_json(root.get(path, MAX_NOTE_BYTES))
+        location = self.output.note_location(name)
+        _, root, path = self.inputs.roots.find(location)
+        data = root.get(path, MAX_NOTE_BYTES)
+        try:
+            return FileNote.model_validate_json(data)
+        except ValidationError:
+            raise ForeignOutputError(
+                f"{location!r} is not as masksmith wrote it; delete it to have {name!r} written again, and submit the "
+                "job again"
+            ) from None
 
     def write(self, location: str, pieces: Iterable[bytes | memoryview]) -> None:
         """Write a file of the output."""
@@ -129,16 +151,20 @@ class OutputWork:
         _, root, path = self.inputs.roots.find(self.output.location)
         return root.list(path)
 
-    def identity_in(self, location: str) -> object:
-        """Member `identity` of the JSON object at the start of a file of the output.
+    def has_marker(self) -> bool:
+        """Whether the output's directory has the marker of this output."""
+        data = self._content(self.output.marker_location, MAX_MARKER_BYTES)
+        return data is not None and marker_identity(data) == self.output.identity
 
-        None if there is no such file, object or member, or if the file has more than `MAX_DOCUMENT_BYTES`, or changes
-        while it is read.
-        """
+    def has_record(self) -> bool:
+        """Whether the output's directory has the record of this output."""
+        data = self._content(self.output.location_of(RECORD_NAME), MAX_RECORD_BYTES)
+        return data is not None and record_identity(data) == self.output.identity
+
+    def _content(self, location: str, limit: int) -> bytes | None:
+        """Read a file; None if there is none, it has more than `limit` bytes, or it changes while it is read."""
         _, root, path = self.inputs.roots.find(location)
         try:
-            text = root.get(path, MAX_DOCUMENT_BYTES).decode(errors="replace")
-            document = json.JSONDecoder().raw_decode(text)[0]
-        except (FileNotFoundError, InvalidLocationError, ChangedSourceError, ValueError, RecursionError):
+            return root.get(path, limit)
+        except (FileNotFoundError, InvalidLocationError, ChangedSourceError):
             return None
-        return document.get("identity") if isinstance(document, dict) else None
