@@ -15,6 +15,7 @@ from masksmith.patterns import Pattern
 from masksmith.patterns.matching import Globs
 from masksmith_client._errors import ClientError, InputError
 
+from .adapters import refuse_merged
 from .by_name import as_method, as_pattern, as_schedule
 from .copies import bake_copy, shared_names
 from .history import SavedHistory
@@ -109,6 +110,7 @@ class Sparsifier(MaskedModel):
         is_sparse = check_compute(compute, self.pattern, self.schedule, in_place)
         reshard(model)
         masked_layers, self._skipped = choose(model, self.pattern, self.method, layers, exclude, layouts)
+        refuse_merged(model, masked_layers)
         super().__init__(model, masked_layers, in_place=in_place)
         if is_sparse:
             use_sparse(self._layers)
