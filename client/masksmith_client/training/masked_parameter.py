@@ -18,6 +18,7 @@ from torch import Tensor
 
 from masksmith_client._errors import InputError
 
+from .lost_writes import is_initializer, watch
 from .masking import Masking
 from .sharding import is_dtensor
 
@@ -117,6 +118,8 @@ def _masked_property(name: str) -> property:
         except AttributeError as error:
             # Python would look the name up elsewhere, and the module would return its dense parameter.
             raise RuntimeError(f"the masked {name} of {type(module).__name__} cannot be computed: {error}") from error
+        if masked is not parameter:
+            watch(masked, masking)
         return masked
 
     def write(module: torch.nn.Module, value: Tensor) -> None:
@@ -225,7 +228,9 @@ def _restore(base: type[torch.nn.Module], masked_parameters: tuple[tuple[str, bo
 
 
 def _is_parameter_read(parameter: Tensor) -> bool:
-    """Whether the code that reads the attribute needs the parameter itself: FSDP2 to shard it, and `get_parameter`.
+    """Whether the code that reads the attribute needs the parameter itself.
+
+    FSDP2 needs it to shard it, functions that initialize weights to write to it, and `get_parameter` to return it.
 
     Raises:
         InputError: If that code merges an adapter, or is torch.nn.utils.prune or tensor parallelism, which would take
@@ -236,7 +241,7 @@ def _is_parameter_read(parameter: Tensor) -> bool:
         return False
     frame = sys._getframe(2)  # 0 is this function, 1 the property, 2 the code that reads the attribute.
     reader, reader_module = frame.f_code.co_name, str(frame.f_globals.get("__name__"))
-    if (reader_module, reader) == PARAMETER_READER:
+    if (reader_module, reader) == PARAMETER_READER or is_initializer(reader):
         return True
     if "merge" in reader or reader in MODE_SETTERS:
         _refuse_merge(frame, reader_module)

@@ -87,6 +87,7 @@ class Masking(torch.nn.Module):
         has_restored_values: Whether a state of the sparsifier has restored values of pruned entries since the last
             optimizer step.
         lacks_restored_values: Whether a state dict of the model, loaded later, has overwritten these values by zeros.
+        has_lost_write: Whether masked values, which are temporary, were written to in place since the last check.
     """
 
     mask: Tensor
@@ -95,6 +96,7 @@ class Masking(torch.nn.Module):
     output_axes: tuple[int, ...] = (0,)
     has_restored_values: bool = False
     lacks_restored_values: bool = False
+    has_lost_write: bool = False
     _key: str = ""
 
     def __init__(self, method: MaskingMethod, weight: Tensor, output_axes: tuple[int, ...] = (0,)) -> None:

@@ -125,8 +125,9 @@ class Sparsifier(MaskedModel):
 
         Raises:
             InputError: If a masked layer was replaced or cannot be masked any more; the method needs the optimizer and
-                none is watched; `scores` returns something else than the scores of a layer; the masks are baked; or
-                a state dict of the model has overwritten what `load_state_dict` has restored.
+                none is watched; `scores` returns something else than the scores of a layer; the masks are baked; a
+                state dict of the model has overwritten what `load_state_dict` has restored; values were written in
+                place into a masked weight, which is temporary; or an adapter is merged into a masked layer.
             ClientError: If masks cannot be computed, and `Refresh.wait` is set.
         """
         self._check_not_baked()
