@@ -232,7 +232,8 @@ def _dense_by_default_reasons(weights: Mapping[str, ModelWeight]) -> dict[str, s
         for name, weight in weights.items()
         if not weight.is_layer and not weight.is_expert
     }
-    if layer_names and not Roles(list(weights)).has_blocks:
+    maskable = [name for name in weights if name not in reasons]
+    if layer_names and not Roles(list(weights), maskable).has_blocks:
         reasons[layer_names[-1]] = "the last layer stays dense unless it is named"
         reasons[layer_names[0]] = "the first layer stays dense unless it is named"
     return reasons

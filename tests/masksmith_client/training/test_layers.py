@@ -301,3 +301,18 @@ def test_a_weight_of_a_recurrent_layer_is_not_masked_as_that_of_a_linear_layer()
     model["linear"].weight = model["lstm"].weight_ih_l0
     with pytest.raises(InputError, match="LSTM passes its weights to a kernel"):
         Sparsifier(model, "2:4", ms.solve, None, layers="linear")
+
+
+class WithTable(torch.nn.Linear):
+    """A linear layer with a parameter of its own."""
+
+    def __init__(self, size):
+        super().__init__(size, size)
+        self.table = torch.nn.Parameter(torch.randn(3, size))
+
+
+def test_a_parameter_of_a_numbered_layer_is_no_block():
+    model = torch.nn.Sequential(torch.nn.Linear(8, 8), WithTable(8), torch.nn.Linear(8, 8))
+    sparsifier = Sparsifier(model, "2:4", ms.solve, None)
+    assert names(sparsifier) == ["1.weight"]
+    assert "first layer" in sparsifier.report().skipped["0.weight"]
