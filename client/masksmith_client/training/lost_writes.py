@@ -1,7 +1,7 @@
 """Writes into masked values, which are lost: reading a masked weight returns a temporary tensor.
 
-Writes in place are found when the tensor is deleted, by its version, which also `detach()` and views share. Writes to
-its `.data` have a version of their own, and are not found.
+Writes in place are found by the version of that tensor, which also `detach()` and views share. Writes to its `.data`
+have a version of their own, and are not found.
 """
 
 from __future__ import annotations
@@ -29,19 +29,43 @@ def is_initializer(function_name: str) -> bool:
     return _INITIALIZER.fullmatch(function_name) is not None
 
 
+class Watch(weakref.ref[Tensor]):
+    """A reference to masked values, with a tensor that has the same version, and the version at the last check."""
+
+    __slots__ = ("masking", "same_version", "version")
+    same_version: Tensor
+    version: int
+    masking: weakref.ref[Masking]
+
+    def is_written(self) -> bool:
+        """Whether the masked values were written to since the last check."""
+        before, self.version = self.version, self.same_version._version
+        return self.version != before
+
+
 def watch(masked: Tensor, masking: Masking) -> None:
-    """Note in the masking if its masked values are written to before they are deleted.
+    """Watch whether masked values are written to before they are deleted.
 
     Tensors without a version, and those that stand for others while code is traced, are not watched.
     """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or type(masked) is not Tensor or masked.is_inference():
+    is_traced = torch.compiler.is_compiling() or torch._C._is_tracing()
+    if is_traced or type(masked) is not Tensor or masked.is_inference():
         return
-    same_version = masked.detach()
-    finalizer = weakref.finalize(masked, _note, same_version, same_version._version, weakref.ref(masking))
-    finalizer.atexit = False
+    new = Watch(masked, _end)
+    new.same_version, new.version, new.masking = masked.detach(), masked._version, weakref.ref(masking)
+    masking.__dict__.setdefault("watches", {})[id(new)] = new
 
 
-def _note(same_version: Tensor, version: int, masking: weakref.ref[Masking]) -> None:
-    target = masking()
-    if target is not None and same_version._version != version:
-        target.has_lost_write = True
+def take_lost_write(masking: Masking) -> bool:
+    """Return whether masked values were written to since the last call."""
+    is_written = [each.is_written() for each in list(masking.__dict__.get("watches", {}).values())]
+    had_lost_write, masking.has_lost_write = masking.has_lost_write, False
+    return had_lost_write or any(is_written)
+
+
+def _end(ended: Watch) -> None:
+    masking = ended.masking()
+    if masking is not None:
+        masking.__dict__.get("watches", {}).pop(id(ended), None)
+        if ended.is_written():
+            masking.has_lost_write = True

@@ -11,6 +11,7 @@ from torch import Tensor
 from masksmith.layouts import Layout
 from masksmith_client._errors import InputError
 
+from .lost_writes import take_lost_write
 from .masked_parameter import attach, detach, mark_in_place, masking_of
 from .masking import Masking
 from .sharding import gathered, gathered_mask, is_dtensor, local
@@ -183,8 +184,7 @@ class MaskedLayer:
 
     def _check_writes(self) -> None:
         """Raise `InputError`, once, if values were written in place into masked values, which are temporary."""
-        if self.masking.has_lost_write:
-            self.masking.has_lost_write = False
+        if take_lost_write(self.masking):
             raise InputError(
                 f"{self.name!r} was written to in place, but reading it returns a temporary tensor of masked values, "
                 f"so what was written is lost: write to the dense weight instead, model.get_parameter({self.name!r})"

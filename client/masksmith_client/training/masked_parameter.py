@@ -118,7 +118,7 @@ def _masked_property(name: str) -> property:
         except AttributeError as error:
             # Python would look the name up elsewhere, and the module would return its dense parameter.
             raise RuntimeError(f"the masked {name} of {type(module).__name__} cannot be computed: {error}") from error
-        if masked is not parameter:
+        if masked is not parameter and isinstance(masking, Masking):
             watch(masked, masking)
         return masked
 

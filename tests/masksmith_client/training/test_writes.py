@@ -99,6 +99,19 @@ def test_a_write_into_masked_values_is_refused_at_the_next_call(model, write, me
     assert ms.verify(model[2].weight != 0, PATTERN)
 
 
+def test_a_write_into_masked_values_that_are_still_held_is_refused_once(model):
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, None)
+    weight = model[2].weight
+    clamp(weight)
+    with pytest.raises(InputError, match=LOST):
+        sparsifier.step()
+    sparsifier.step()
+    clamp(weight)
+    del weight
+    with pytest.raises(InputError, match=LOST):
+        sparsifier.step()
+
+
 def test_writes_reach_weights_of_a_dense_phase_and_weights_masked_in_place():
     for options in ({"schedule": DensePhases(warm_up=5)}, {"in_place": True, "method": "fixed"}):
         model = perceptron()
