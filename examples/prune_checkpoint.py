@@ -20,8 +20,9 @@ from masksmith.layouts import Roles
 
 def prunable_names(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
     """Return the names of the tensors that are weights of linear layers or convolutions, by their names and shapes."""
-    roles = Roles(list(shapes))
-    return [name for name, shape in shapes.items() if 2 <= len(shape) <= 4 and roles.role(name, shape) is None]
+    weights = [name for name, shape in shapes.items() if 2 <= len(shape) <= 4]
+    roles = Roles(list(shapes), weights)
+    return [name for name in weights if roles.role(name, shapes[name]) is None]
 
 
 def main() -> None:

@@ -83,6 +83,34 @@ def merge(model: torch.nn.Module, layers: Iterable[MaskedLayer]) -> dict[str, fl
     return lost_shares
 
 
+def refuse_merged(model: torch.nn.Module, layers: Iterable[MaskedLayer]) -> None:
+    """Raise `InputError` if an adapter is merged into the weight of a layer, by its own library or in `eval()`.
+
+    The weight then contains the adapter, also in pruned entries; when the adapter is unmerged, it is subtracted from
+    weights that may have been masked in the meantime.
+    """
+    merged_ids = {id(part) for module in model.modules() if _is_merged(module) for part in _bases_of(module)}
+    for layer in layers if merged_ids else ():
+        path = next((path for path, module in layer.modules.items() if id(module) in merged_ids), None)
+        if path is not None:
+            raise InputError(
+                f"layer {path!r} has an adapter, and it is merged already, so the weight {layer.name!r} is dense: "
+                "unmerge it first (loralib's layers: train()), then use merge_adapters() of the Sparsifier"
+            )
+
+
+def _is_merged(module: torch.nn.Module) -> bool:
+    # `hasattr` of the class first: a module without the attribute is the common case, and its `getattr` is slow.
+    return ("merged" in vars(module) or hasattr(type(module), "merged")) and getattr(module, "merged", False) is True
+
+
+def _bases_of(holder: torch.nn.Module) -> Iterator[torch.nn.Module]:
+    """Iterate over the modules whose weight an adapter may be merged into: its module, and the one that it wraps."""
+    yield holder
+    if "base_layer" in holder._modules or any(hasattr(holder, attribute) for attribute, _ in FACTOR_ATTRIBUTES):
+        yield from holder.children()
+
+
 def adapters_of(holder: torch.nn.Module, name: str) -> Iterator[Adapter]:
     """Iterate over the active adapters of a module.
 

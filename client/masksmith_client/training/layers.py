@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -33,6 +33,7 @@ from .masked_layer import MaskedLayer
 from .masking import Masking
 from .methods.method import Method
 from .names import paths_by_module
+from .shared_weights import shared_axes_reason
 from .unsupported import refuse_ddp, refuse_fsdp1, refuse_overlaps, unsupported_reason
 
 LAYER_CLASSES = (torch.nn.Linear, torch.nn.modules.conv._ConvNd)
@@ -47,11 +48,13 @@ class ModelWeight:
         parameter: The name of the weight in its modules.
         modules: The modules that use the weight, by path.
         paths: All paths of these modules; a module that is registered several times has several.
+        other_names: The modules that hold the weight under another name than `parameter`, by the weight's name there.
     """
 
     parameter: str
     modules: dict[str, torch.nn.Module] = field(default_factory=dict)
     paths: list[str] = field(default_factory=list)
+    other_names: dict[str, torch.nn.Module] = field(default_factory=dict)
 
     @property
     def module(self) -> torch.nn.Module:
@@ -75,6 +78,20 @@ class ModelWeight:
         """Whether the weight looks like a stack of experts: three dimensions, and 'expert' in its name or a path."""
         paths = [f"{path}.{self.parameter}".lower() for path in self.modules]
         return self.value is not None and self.value.ndim == 3 and any("expert" in path for path in paths)
+
+    def unsupported_reason(self, name: str) -> str | None:
+        """Return why the weight, which has this name, cannot be masked in all modules that hold it; None if it can."""
+        holders = [(module, self.parameter) for module in self.modules.values()]
+        holders += [(module, other.rpartition(".")[2]) for other, module in self.other_names.items()]
+        reasons = (unsupported_reason(module, parameter) for module, parameter in holders)
+        reason = next(filter(None, reasons), None)
+        if reason is None and self.other_names:
+            other = next(iter(self.other_names))
+            return (
+                f"the model also holds it as {other!r}, which a mask of {name!r} does not reach: let both modules have "
+                "it under one name, or read it from one of them"
+            )
+        return reason
 
     def is_outside_layers(self, name: str) -> bool:
         """Whether it is a matrix that is no layer's weight: it may be used as `x @ w` or as `x @ w.T`.
@@ -123,6 +140,7 @@ def choose(
     with as_input_errors(LayoutError):
         user_layouts = {name: Layout.parse(axes) for name, axes in (layouts or {}).items()}
         candidates = with_layouts(candidates, user_layouts, _config(model))
+    candidates = [_with_shared_axes(candidate, weights[candidate.name], pattern) for candidate in candidates]
     try:
         selection = select(candidates, pattern, layers, exclude, noun="linear or convolution layer")
     except SelectionError as error:
@@ -160,6 +178,9 @@ def find_weights(model: torch.nn.Module) -> dict[str, ModelWeight]:
         name = ".".join(filter(None, (plain_path(model, path), parameter)))
         name = name if value is None else names.setdefault(id(value), name)
         weight = weights.setdefault(name, ModelWeight(parameter))
+        if parameter != weight.parameter:
+            weight.other_names[".".join(filter(None, (plain_path(model, path), parameter)))] = module
+            continue
         weight.modules[path] = module
         weight.paths += paths[id(module)]
     return weights
@@ -212,7 +233,8 @@ def _dense_by_default_reasons(weights: Mapping[str, ModelWeight]) -> dict[str, s
         for name, weight in weights.items()
         if not weight.is_layer and not weight.is_expert
     }
-    if layer_names and not Roles(list(weights)).has_blocks:
+    maskable = [name for name in weights if name not in reasons]
+    if layer_names and not Roles(list(weights), maskable).has_blocks:
         reasons[layer_names[-1]] = "the last layer stays dense unless it is named"
         reasons[layer_names[0]] = "the first layer stays dense unless it is named"
     return reasons
@@ -221,8 +243,9 @@ def _dense_by_default_reasons(weights: Mapping[str, ModelWeight]) -> dict[str, s
 def _candidate(
     model: torch.nn.Module, name: str, weight: ModelWeight, dense_by_default_reason: str | None
 ) -> Candidate:
-    value, reason = weight.value, unsupported_reason(weight.module, weight.parameter)
+    value, reason = weight.value, weight.unsupported_reason(name)
     aliases = [spelling for path in weight.paths for spelling in _spellings(model, path, weight)]
+    aliases += weight.other_names
     if value is None or is_lazy(value):
         return Candidate(
             name, aliases=tuple(aliases), dense_by_default_reason=dense_by_default_reason, unsupported_reason=reason
@@ -242,6 +265,17 @@ def _candidate(
         is_outside_layers=weight.is_outside_layers(name),
         unsupported_reason=reason,
     )
+
+
+def _with_shared_axes(candidate: Candidate, weight: ModelWeight, pattern: Pattern) -> Candidate:
+    """Return a candidate with the reason why the modules that share it cannot share a mask, if there is one.
+
+    A layout of the user says along which axes it is masked.
+    """
+    is_user_layout = candidate.layout is not None and candidate.layout.rule == "user"
+    if weight.value is None or weight.parameter != "weight" or is_user_layout or candidate.unsupported_reason:
+        return candidate
+    return replace(candidate, unsupported_reason=shared_axes_reason(weight.modules, weight.value, pattern))
 
 
 def _spellings(model: torch.nn.Module, path: str, weight: ModelWeight) -> list[str]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from masksmith.layouts import Layout
 from masksmith_client._errors import InputError
 
+from .lost_writes import take_lost_write
 from .masked_parameter import attach, detach, mark_in_place, masking_of
 from .masking import Masking
 from .sharding import gathered, gathered_mask, is_dtensor, local
@@ -158,7 +159,8 @@ class MaskedLayer:
         Raises:
             InputError: If a module was replaced, or does not use the same weight as the others; if the mask was removed
                 from a module; if the weight is missing, has no values, has another shape, or has a dtype other than
-                floating point; or if it was sharded after it was masked in place.
+                floating point; if it was sharded after it was masked in place; or if values were written into masked
+                values.
         """
         weight = self.weight
         reason = storage_reason(weight)
@@ -175,9 +177,18 @@ class MaskedLayer:
                 raise InputError(f"layer {path!r} no longer shares the weight {self.name!r}: create a new Sparsifier")
             if not self._in_place and masking_of(module, self.parameter) is not self.masking:
                 raise InputError(f"the mask of {self.name!r} was removed from layer {path!r}: create a new Sparsifier")
+        self._check_writes()
         self.masking.follow_sharding(weight)
         if self._in_place:
             self._hook_gradient()
+
+    def _check_writes(self) -> None:
+        """Raise `InputError`, once, if values were written in place into masked values, which are temporary."""
+        if take_lost_write(self.masking):
+            raise InputError(
+                f"{self.name!r} was written to in place, but reading it returns a temporary tensor of masked values, "
+                f"so what was written is lost: write to the dense weight instead, model.get_parameter({self.name!r})"
+            )
 
     def check_sharded(self) -> None:
         """Raise `InputError` if the weight was sharded, and is whole now.

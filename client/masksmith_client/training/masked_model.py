@@ -10,7 +10,7 @@ from torch import Tensor
 
 from masksmith_client._errors import InputError
 
-from .adapters import merge
+from .adapters import merge, refuse_merged
 from .copies import check_has_masked_layer, mask_state_dict, plain_state, removed_by_masks
 from .masked_layer import MaskedLayer
 from .sharding import reshard
@@ -110,6 +110,7 @@ class MaskedModel:
         layers = [] if self._baked else self._layers
         for layer in layers:
             layer.check_and_adopt(self._model)
+        refuse_merged(self._model, layers)
         return layers
 
     def _restore_shards(self) -> None:

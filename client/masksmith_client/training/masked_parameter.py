@@ -18,6 +18,7 @@ from torch import Tensor
 
 from masksmith_client._errors import InputError
 
+from .lost_writes import is_initializer, watch
 from .masking import Masking
 from .sharding import is_dtensor
 
@@ -38,8 +39,10 @@ PRUNING_READER = "torch.nn.utils.prune"
 """Module of torch that replaces a weight by a parameter and a mask of its own."""
 PARAMETRIZATION_REMOVER = ("torch.nn.utils.parametrize", "remove_parametrizations")
 """Module and name of torch's function that removes a parametrization and the most derived class of the module."""
-PEFT_MERGES = ("merge", "unmerge")
-"""Methods of peft's layers that write to a weight."""
+MODE_SETTERS = ("train", "eval")
+"""Methods in which layers with adapters, such as loralib's, merge their adapters into the weight."""
+ADAPTER_ATTRIBUTES = ("lora_A", "lora_a", "merged")
+"""Attributes, any of which a layer with an adapter has."""
 _names_masked_in_place: weakref.WeakKeyDictionary[torch.nn.Module, set[str]] = weakref.WeakKeyDictionary()
 """By module, the names of its parameters whose own values are masked, without `attach`."""
 
@@ -115,6 +118,8 @@ def _masked_property(name: str) -> property:
         except AttributeError as error:
             # Python would look the name up elsewhere, and the module would return its dense parameter.
             raise RuntimeError(f"the masked {name} of {type(module).__name__} cannot be computed: {error}") from error
+        if masked is not parameter and isinstance(masking, Masking):
+            watch(masked, masking)
         return masked
 
     def write(module: torch.nn.Module, value: Tensor) -> None:
@@ -223,10 +228,12 @@ def _restore(base: type[torch.nn.Module], masked_parameters: tuple[tuple[str, bo
 
 
 def _is_parameter_read(parameter: Tensor) -> bool:
-    """Whether the code that reads the attribute needs the parameter itself: FSDP2 to shard it, and `get_parameter`.
+    """Whether the code that reads the attribute needs the parameter itself.
+
+    FSDP2 needs it to shard it, functions that initialize weights to write to it, and `get_parameter` to return it.
 
     Raises:
-        InputError: If that code is a merge of peft, torch.nn.utils.prune, or tensor parallelism, which would take
+        InputError: If that code merges an adapter, or is torch.nn.utils.prune or tensor parallelism, which would take
             masked values for the parameter.
     """
     if torch.compiler.is_compiling():
@@ -234,10 +241,10 @@ def _is_parameter_read(parameter: Tensor) -> bool:
         return False
     frame = sys._getframe(2)  # 0 is this function, 1 the property, 2 the code that reads the attribute.
     reader, reader_module = frame.f_code.co_name, str(frame.f_globals.get("__name__"))
-    if (reader_module, reader) == PARAMETER_READER:
+    if (reader_module, reader) == PARAMETER_READER or is_initializer(reader):
         return True
-    if reader in PEFT_MERGES and reader_module.startswith("peft."):
-        raise InputError("peft merges into masked values, which are lost: use merge_adapters() of the Sparsifier")
+    if "merge" in reader or reader in MODE_SETTERS:
+        _refuse_merge(frame, reader_module)
     if reader_module == PRUNING_READER:
         raise InputError("torch.nn.utils.prune cannot prune a masked weight: bake the masks first")
     if reader == TENSOR_PARALLEL_READER:
@@ -245,6 +252,27 @@ def _is_parameter_read(parameter: Tensor) -> bool:
             "parallelize_module would take masked values for parameters: create the Sparsifier after parallelize_module"
         )
     return reader == FSDP2_READER and is_dtensor(parameter)
+
+
+def _refuse_merge(frame: FrameType, module_name: str) -> None:
+    """Raise `InputError` if the code that reads a weight is a method of peft, or of a layer that has an adapter.
+
+    Args:
+        frame: The code: a function that is named as a merge, or a `train()` or `eval()`.
+        module_name: The name of the Python module that has the function.
+    """
+    method = frame.f_code.co_name
+    if module_name.startswith("peft.") and method not in MODE_SETTERS:
+        raise InputError("peft merges into masked values, which are lost: use merge_adapters() of the Sparsifier")
+    first_argument = frame.f_locals.get(frame.f_code.co_varnames[0]) if frame.f_code.co_argcount else None
+    if not isinstance(first_argument, torch.nn.Module):
+        return
+    if any(hasattr(first_argument, attribute) for attribute in ADAPTER_ATTRIBUTES):
+        advice = " and have the layer not merge in train() and eval() (in loralib: merge_weights=False)"
+        raise InputError(
+            f"{type(first_argument).__name__}.{method}() merges an adapter into masked values, which are lost: use "
+            f"merge_adapters() of the Sparsifier{advice if method in MODE_SETTERS else ''}"
+        )
 
 
 def _parametrizations(module: torch.nn.Module) -> torch.nn.Module:

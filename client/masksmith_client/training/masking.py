@@ -26,6 +26,8 @@ from .sharding import Sharding, as_sharded, is_dtensor, local, register_sharding
 
 SAMPLE = 1024
 """Number of entries that are compared to see whether a weight has changed; of smaller weights, all entries."""
+NOT_COPIED = ("_owner", "_origin", "gradient", "watches")
+"""Attributes of a masking that copies do not take over."""
 
 
 class Product(Protocol):
@@ -87,6 +89,7 @@ class Masking(torch.nn.Module):
         has_restored_values: Whether a state of the sparsifier has restored values of pruned entries since the last
             optimizer step.
         lacks_restored_values: Whether a state dict of the model, loaded later, has overwritten these values by zeros.
+        has_lost_write: Whether masked values, since deleted, were written to in place after the last check.
     """
 
     mask: Tensor
@@ -95,6 +98,7 @@ class Masking(torch.nn.Module):
     output_axes: tuple[int, ...] = (0,)
     has_restored_values: bool = False
     lacks_restored_values: bool = False
+    has_lost_write: bool = False
     _key: str = ""
 
     def __init__(self, method: MaskingMethod, weight: Tensor, output_axes: tuple[int, ...] = (0,)) -> None:
@@ -228,7 +232,7 @@ class Masking(torch.nn.Module):
         self.follow_origin()
         replica = type(self).__new__(type(self))
         memo[id(self)] = replica
-        state = {name: value for name, value in self.__dict__.items() if name not in ("_owner", "_origin", "gradient")}
+        state = {name: value for name, value in self.__dict__.items() if name not in NOT_COPIED}
         replica.__dict__.update(copy.deepcopy(state, memo))
         owner = memo.get(id(self._owner()))
         replica.__dict__["_owner"] = _no_owner if owner is None else weakref.ref(owner)
@@ -239,7 +243,8 @@ class Masking(torch.nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         # A pickled copy is a snapshot.
         self.follow_origin()
-        return {**self.__dict__, "_owner": _no_owner, "_origin": None, "gradient": None, "records_gradient": False}
+        state = {name: value for name, value in self.__dict__.items() if name not in NOT_COPIED}
+        return {**state, "_owner": _no_owner, "_origin": None, "gradient": None, "records_gradient": False}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Masking:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]

@@ -15,6 +15,7 @@ from masksmith.patterns import Pattern
 from masksmith.patterns.matching import Globs
 from masksmith_client._errors import ClientError, InputError
 
+from .adapters import refuse_merged
 from .by_name import as_method, as_pattern, as_schedule
 from .copies import bake_copy, shared_names
 from .history import SavedHistory
@@ -109,6 +110,7 @@ class Sparsifier(MaskedModel):
         is_sparse = check_compute(compute, self.pattern, self.schedule, in_place)
         reshard(model)
         masked_layers, self._skipped = choose(model, self.pattern, self.method, layers, exclude, layouts)
+        refuse_merged(model, masked_layers)
         super().__init__(model, masked_layers, in_place=in_place)
         if is_sparse:
             use_sparse(self._layers)
@@ -123,8 +125,9 @@ class Sparsifier(MaskedModel):
 
         Raises:
             InputError: If a masked layer was replaced or cannot be masked any more; the method needs the optimizer and
-                none is watched; `scores` returns something else than the scores of a layer; the masks are baked; or
-                a state dict of the model has overwritten what `load_state_dict` has restored.
+                none is watched; `scores` returns something else than the scores of a layer; the masks are baked; a
+                state dict of the model has overwritten what `load_state_dict` has restored; values were written in
+                place into a masked weight, which is temporary; or an adapter is merged into a masked layer.
             ClientError: If masks cannot be computed, and `Refresh.wait` is set.
         """
         self._check_not_baked()

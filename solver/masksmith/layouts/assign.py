@@ -40,12 +40,19 @@ def with_layouts(
     """
     user_layouts = user_layouts or {}
     _refuse_unknown(user_layouts, candidates)
-    roles = Roles([candidate.name for candidate in candidates])
+    weights = [candidate.name for candidate in candidates if _may_be_weight(candidate)]
+    roles = Roles([candidate.name for candidate in candidates], weights)
     architecture = Architecture({candidate.name: candidate.shape for candidate in candidates}, config)
     return [
         _with_layout(_with_dense_reason(candidate, roles), _user_layout(candidate, user_layouts), architecture)
         for candidate in candidates
     ]
+
+
+def _may_be_weight(candidate: Candidate) -> bool:
+    """Whether a candidate may be the weight of a layer or of experts; its shape, or shape and dtype, may be unknown."""
+    is_unknown = not candidate.shape and not candidate.dtype
+    return not candidate.only_by_name and (is_unknown or len(candidate.shape) >= 2)
 
 
 def _with_layout(candidate: Candidate, user_layout: Layout | None, architecture: Architecture) -> Candidate:

@@ -76,13 +76,16 @@ class Roles:
 
     Args:
         names: The names of all tensors of the checkpoint.
+        weights: The names of those that may be weights of layers; default all. Only they show whether there are blocks:
+            norms and parameters of a numbered layer, as in `3.running_mean`, are no block.
 
     Attributes:
-        has_blocks: Whether the name of a tensor, low-rank adapters aside, has the number of a block.
+        has_blocks: Whether the name of a weight, low-rank adapters aside, has the number of a block.
     """
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self.has_blocks = any(in_block(name) for name in names if not is_adapter(name))
+    def __init__(self, names: Sequence[str], weights: Sequence[str] | None = None) -> None:
+        weights = names if weights is None else weights
+        self.has_blocks = any(in_block(name) for name in weights if not is_adapter(name))
         self._names = frozenset(names)
         self._packed_parents = _parents_of(names, "W_q")
         self._norm_parents = _parents_of(names, _FUSED_NORM)

@@ -114,6 +114,21 @@ def test_without_blocks_every_matrix_is_masked():
     assert select(list(assign({"w": (8, 8), "0.weight": (8, 8)}).values()), PATTERN).chosen == ["w", "0.weight"]
 
 
+def test_numbered_layers_with_parameters_of_their_own_are_no_blocks():
+    """Batch norms and scales have names such as `1.running_mean`, as a fused weight of a block would have."""
+    weights = {"0.weight": (8, 8, 3, 3), "2.weight": (8, 8)}
+    others = {"1.running_mean": (8,), "1.num_batches_tracked": (), "2.scale": (), "2.layer_scale": (8,)}
+    candidates = [Candidate(name, shape, "F32") for name, shape in (weights | others).items()]
+    assert select(with_layouts(candidates), PATTERN).chosen == list(weights)
+    in_block = [*candidates, Candidate("3.qkv.weight", (8, 8), "F32")]
+    assert select(with_layouts(in_block), PATTERN).chosen == ["3.qkv.weight"]
+
+
+def test_numbered_tensors_of_unknown_shapes_are_in_blocks():
+    candidates = [Candidate("layers.0.fc.weight"), Candidate("fc.weight")]
+    assert [each.dense_by_default_reason for each in with_layouts(candidates)] == [None, "outside the model's blocks"]
+
+
 def test_a_glob_names_no_embedding_and_no_head():
     candidates = list(assign(LLAMA).values())
     selection = select(candidates, PATTERN, layers="*")

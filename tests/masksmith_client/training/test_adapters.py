@@ -203,3 +203,99 @@ def test_adapters_of_peft():
     unloaded = adapted.unload()
     torch.testing.assert_close(unloaded[1].weight.detach(), expected)
     assert ms.verify(unloaded[1].weight != 0, PATTERN)
+
+
+class Merging(Own):
+    """As loralib's: `eval()` merges the adapter into the weight, and `train()` subtracts it again."""
+
+    def __init__(self, size, rank=4):
+        super().__init__(size, rank)
+        self.merged, self.merge_weights = False, True
+
+    def train(self, mode=True):
+        torch.nn.Linear.train(self, mode)
+        if self.merge_weights and self.merged == mode:
+            self.weight.data += (self.lora_B @ self.lora_A) * (-self.scaling if mode else self.scaling)
+            self.merged = not mode
+        return self
+
+    def fuse_and_merge(self):
+        self.weight.data += self.lora_B @ self.lora_A
+
+    def forward(self, inputs):
+        return torch.nn.Linear.forward(self, inputs) if self.merged else super().forward(inputs)
+
+
+class AroundLinear(Merging):
+    """As loralib's convolutions: the layer with the weight is a module of the one with the adapter."""
+
+    def __init__(self, size):
+        super().__init__(size)
+        del self.weight, self.bias
+        self.linear = torch.nn.Linear(size, size)
+
+    weight = property(lambda self: self.linear.weight)
+    bias = property(lambda self: self.linear.bias)
+
+
+MERGING = {"a subclass": Merging, "around the layer": AroundLinear}
+
+
+def model_that_merges(kind):
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(16, 16), MERGING[kind](16), torch.nn.Linear(16, 16))
+
+
+def test_a_layer_that_merges_in_eval_is_refused_there():
+    model = model_that_merges("a subclass")
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, None, Fixed())
+    before = model.get_parameter("1.weight").detach().clone()
+    with pytest.raises(InputError, match=r"Merging.train\(\) merges an adapter into masked values.*merge_weights"):
+        model.eval()
+    with pytest.raises(InputError, match=r"Merging.fuse_and_merge\(\) merges an adapter into masked values"):
+        model[1].fuse_and_merge()
+    assert torch.equal(model.get_parameter("1.weight"), before)
+    model[1].merge_weights = False
+    outputs = model.train()(INPUTS)
+    assert torch.equal(model.eval()(INPUTS), outputs)
+    sparsifier.merge_adapters()
+    sparsifier.bake()
+    assert ms.verify(model[1].weight != 0, PATTERN)
+
+
+@pytest.mark.parametrize("kind", MERGING)
+def test_a_weight_masked_in_place_is_not_touched_while_its_adapter_is_merged(kind):
+    model = model_that_merges(kind)
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, None, Fixed(), in_place=True)
+    outputs, merged_outputs = model(INPUTS), model.eval()(INPUTS)
+    torch.testing.assert_close(merged_outputs, outputs)
+    for call in (sparsifier.step, sparsifier.bake, sparsifier.plain_state_dict, sparsifier.merge_adapters):
+        with pytest.raises(InputError, match=r"layer '1.*' has an adapter, and it is merged already.*unmerge"):
+            call()
+    assert torch.equal(model(INPUTS), merged_outputs)
+    model.train()
+    sparsifier.step()
+    torch.testing.assert_close(model(INPUTS), outputs)
+    sparsifier.bake()
+    assert ms.verify(model[1].weight != 0, PATTERN)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_an_adapter_that_is_merged_before_masks_is_refused(in_place):
+    model = model_that_merges("a subclass").eval()
+    with pytest.raises(InputError, match="merged already"):
+        Sparsifier(model, PATTERN, ms.solve, None, Fixed(), in_place=in_place)
+
+
+def test_other_code_that_trains_or_merges_reads_masked_weights():
+    model = model_of("own")
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, None, Fixed())
+
+    def train(model):
+        return model[1].weight
+
+    def merge_norms(model):
+        return model[1].weight
+
+    for read in (train, merge_norms):
+        assert torch.equal(read(model) != 0, sparsifier.masks["1.weight"])

@@ -1,9 +1,11 @@
 """Which layers are masked, and what is refused by name."""
 
+import copy
 from types import SimpleNamespace
 
 import pytest
 import torch
+import transformers
 from support.training_loop import WAITING, perceptron, train
 
 import masksmith as ms
@@ -193,3 +195,124 @@ def test_a_layer_that_was_replaced_is_named(model):
     model[4] = torch.nn.Linear(32, 32)
     with pytest.raises(InputError, match="layer '4' was replaced after it was masked"):
         sparsifier.refresh_now()
+
+
+class Decoder(torch.nn.Module):
+    """Uses the weight of a layer in the other direction; its class does not show the axes."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, inputs):
+        return inputs @ self.weight
+
+
+DECODERS = {
+    "conv1d": (torch.nn.Linear(16, 16), transformers.pytorch_utils.Conv1D(16, 16)),
+    "transposed convolution": (torch.nn.Conv1d(16, 16, 1), torch.nn.ConvTranspose1d(16, 16, 1)),
+    "unknown": (torch.nn.Linear(16, 16), Decoder(torch.nn.Parameter(torch.randn(16, 16)))),
+}
+
+
+def with_a_decoder(kind):
+    first, second = copy.deepcopy(DECODERS[kind])
+    second.weight = first.weight
+    return torch.nn.ModuleDict({"encoder": first, "decoder": second, "other": torch.nn.Linear(16, 16)})
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_weight_that_is_used_along_two_axes_is_not_masked_along_one(kind, in_place):
+    options = {"masks": ms.solve, "refresh": None, "method": "fixed", "in_place": in_place}
+    for name in ("encoder", "decoder"):
+        with pytest.raises(InputError, match="'encoder' and 'decoder' share it, and use it along different axes"):
+            Sparsifier(with_a_decoder(kind), "2:4", layers=name, **options)
+    sparsifier = Sparsifier(with_a_decoder(kind), "2:4", layers="*", **options)
+    assert "different axes" in sparsifier.report().skipped["encoder.weight"]
+    axes = "out in" if kind != "transposed convolution" else "out in kernel"
+    model = with_a_decoder(kind)
+    Sparsifier(model, "2:4", layers="decoder", layouts={"decoder": axes}, **options).bake()
+    assert ms.verify((model["decoder"].weight != 0).reshape(16, 16), "2:4")
+
+
+@pytest.mark.parametrize("pattern", ["transposable 2:4", "double 2:4", "50%", "block 4x4 50%", "hybrid 4x4 2:4 50%"])
+@pytest.mark.parametrize("kind", DECODERS)
+def test_a_weight_that_is_used_along_two_axes_has_a_mask_that_holds_along_both(pattern, kind):
+    model = with_a_decoder(kind)
+    if pattern.startswith("hybrid"):
+        with pytest.raises(InputError, match="different axes"):
+            Sparsifier(model, pattern, ms.solve, None, layers="encoder")
+        pattern = pattern.replace("2:4", "transposable 2:4")
+    Sparsifier(model, pattern, ms.solve, None, layers="encoder").bake()
+    mask = (model["decoder"].weight != 0).reshape(16, 16)
+    assert ms.verify(mask, pattern)
+    assert ms.verify(mask.T, pattern)
+
+
+def test_transposable_tiles_along_a_kernel_hold_along_one_axis():
+    model = torch.nn.ModuleDict({"a": torch.nn.Conv1d(4, 4, 4), "b": torch.nn.ConvTranspose1d(4, 4, 4)})
+    model["b"].weight = model["a"].weight
+    with pytest.raises(InputError, match="different axes"):
+        Sparsifier(model, PATTERN, ms.solve, None, layers="a")
+
+
+def test_an_embedding_shares_the_weight_of_a_masked_layer():
+    model = torch.nn.ModuleDict({"embedding": torch.nn.Embedding(16, 16), "head": torch.nn.Linear(16, 16)})
+    model["head"].weight = model["embedding"].weight
+    Sparsifier(model, "2:4", ms.solve, None, layers=["head"]).bake()
+    assert ms.verify(model["embedding"].weight != 0, "2:4")
+
+
+def test_a_weight_that_a_bilinear_shares_is_not_masked():
+    model = torch.nn.ModuleDict({"first": torch.nn.Conv1d(8, 8, 8), "second": torch.nn.Bilinear(8, 8, 8)})
+    model["second"].weight = model["first"].weight
+    with pytest.raises(InputError, match="Bilinear multiplies with two inputs"):
+        Sparsifier(model, "2:4", ms.solve, None, layers="first")
+
+
+class Renamed(torch.nn.Module):
+    """Has the weight of a layer as `projection`."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.projection = weight
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("name", ["linear", "linear.weight", "renamed.projection", "alias"])
+def test_a_weight_that_the_model_holds_under_two_names_is_not_masked(name, in_place):
+    model = torch.nn.ModuleDict({"linear": torch.nn.Linear(8, 8), "other": torch.nn.Linear(8, 8)})
+    if name == "alias":
+        model.alias, other = model["linear"].weight, "alias"
+    else:
+        model["renamed"], other = Renamed(model["linear"].weight), "renamed.projection"
+    options = {"masks": ms.solve, "refresh": None, "method": "fixed", "in_place": in_place}
+    with pytest.raises(InputError, match=f"'linear.weight' cannot be masked: the model also holds it as '{other}'"):
+        Sparsifier(model, "2:4", layers=[name], **options)
+    sparsifier = Sparsifier(model, "2:4", layers="*", **options)
+    assert names(sparsifier) == ["other.weight"]
+    assert "also holds it as" in sparsifier.report().skipped["linear.weight"]
+    sparsifier.step()
+
+
+def test_a_weight_of_a_recurrent_layer_is_not_masked_as_that_of_a_linear_layer():
+    model = torch.nn.ModuleDict({"linear": torch.nn.Linear(8, 32), "lstm": torch.nn.LSTM(8, 8)})
+    model["linear"].weight = model["lstm"].weight_ih_l0
+    with pytest.raises(InputError, match="LSTM passes its weights to a kernel"):
+        Sparsifier(model, "2:4", ms.solve, None, layers="linear")
+
+
+class WithTable(torch.nn.Linear):
+    """A linear layer with a parameter of its own."""
+
+    def __init__(self, size):
+        super().__init__(size, size)
+        self.table = torch.nn.Parameter(torch.randn(3, size))
+
+
+def test_a_parameter_of_a_numbered_layer_is_no_block():
+    model = torch.nn.Sequential(torch.nn.Linear(8, 8), WithTable(8), torch.nn.Linear(8, 8))
+    sparsifier = Sparsifier(model, "2:4", ms.solve, None)
+    assert names(sparsifier) == ["1.weight"]
+    assert "first layer" in sparsifier.report().skipped["0.weight"]

@@ -185,6 +185,31 @@ def test_thresholds_receive_the_estimators_gradient():
     torch.testing.assert_close(masking.threshold.grad, threshold.grad)
 
 
+@pytest.mark.parametrize("default", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_gradients_of_thresholds_do_not_depend_on_the_default_dtype(default, dtype):
+    model = perceptron().to(dtype)
+    Sparsifier(model, PATTERN, ms.solve, None, TrainableThresholds(strength=1e-3))
+    with torch.no_grad():
+        dense(model).mul_(4.0)  # Some entries exceed 0.4, where the estimate is constant.
+    towards, gradients = torch.randn(32, 32, generator=torch.Generator().manual_seed(1)).to(dtype), []
+    parameters = dense(model), model[2].parametrizations.weight[0].threshold
+    usual = torch.get_default_dtype()
+    for each in (usual, default):
+        try:
+            torch.set_default_dtype(each)
+            gradients.append(torch.autograd.grad(model[2].weight, parameters, towards))
+        finally:
+            torch.set_default_dtype(usual)
+    assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))
+    excess = dense(model).detach().double().abs()
+    slope = torch.where(excess <= 0.4, 2 - 4 * excess, (excess <= 1).double() * 0.4)
+    weight_gradient = towards.double() * (model[2].weight != 0) * (1 + slope * excess)
+    assert bool(((excess > 0.4) & (model[2].weight != 0)).any())
+    tolerance = {torch.bfloat16: 2e-2, torch.float32: 1e-6, torch.float64: 1e-14}[dtype]
+    torch.testing.assert_close(gradients[0][0].double(), weight_gradient, rtol=tolerance, atol=tolerance)
+
+
 def test_thresholds_prune_inside_the_pattern():
     model, sparsifier = masked(TrainableThresholds(strength=3e-3))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)

@@ -145,6 +145,7 @@ def _threshold_like(masking: Masking, weight: Tensor) -> Tensor:
 
 
 def _step_derivative(excess: Tensor) -> Tensor:
-    """Return `h(excess)`, the estimate of the derivative of `[excess > 0]`."""
-    size = excess.abs()
-    return torch.where(size <= 0.4, 2 - 4 * size, torch.where(size <= 1, 0.4, 0.0))
+    """Return `h(excess)`, the estimate of the derivative of `[excess > 0]`, in float32, or in float64 if it is that."""
+    size = excess.abs().to(torch.promote_types(excess.dtype, torch.float32))
+    # Of two numbers, `torch.where` makes a tensor of torch's default dtype.
+    return torch.where(size <= 0.4, 2 - 4 * size, 0.4).where(size <= 1, 0.0)
