@@ -104,7 +104,8 @@ class CudaClock:
         self.cuda.current_stream(self.device).wait_stream(stream)
         graph = self.cuda.CUDAGraph()
         try:
-            with self.cuda.graph(graph):
+            # torch's default capture stream belongs to the device of the process's first capture.
+            with self.cuda.graph(graph, stream=stream):
                 run()
         except RuntimeError:
             self.cuda.synchronize(self.device)

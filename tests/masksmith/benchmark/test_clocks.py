@@ -51,7 +51,7 @@ class Recorder:
         return Event()
 
     def Stream(self, device):
-        return type("Stream", (), {"wait_stream": lambda self, other: None})()
+        return type("Stream", (), {"wait_stream": lambda self, other: None, "device": device})()
 
     current_stream = Stream
 
@@ -67,8 +67,9 @@ class Recorder:
     def CUDAGraph(self):
         return type("Graph", (), {"replay": lambda graph: self.act("replay", 1.0)})()
 
-    def graph(self, graph):
+    def graph(self, graph, stream=None):
         assert self.current_device == "cpu"
+        assert getattr(stream, "device", None) == "cpu", "torch would capture on the device of its first capture"
         self.capturing = True
         return self
 
