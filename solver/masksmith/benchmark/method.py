@@ -15,6 +15,7 @@ import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -76,7 +77,9 @@ class Bench:
         torch.set_num_threads(self.threads)
         torch.backends.cuda.matmul.allow_tf32 = False
         try:
-            return self._measure(case)
+            # Kernels may launch on the current device, whatever the device of their operands.
+            with nullcontext() if self.device == "cpu" else torch.cuda.device(self.device):
+                return self._measure(case)
         finally:
             torch.set_num_threads(threads_before)
             torch.backends.cuda.matmul.allow_tf32 = tf32_before

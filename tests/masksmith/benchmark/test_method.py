@@ -1,10 +1,12 @@
 """Measuring for real, on small shapes: wrong numbers are never timed, and one kernel's fault is its own."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from support.gpus import mock_current_device
 
 import masksmith as ms
 from masksmith.benchmark import BenchmarkError, Declaration, Layer, Packed, Report, Support, benchmark, own_kernels
@@ -105,6 +107,16 @@ def test_a_replay_has_no_speed_up_over_an_eager_call():
     result = bench.measure(Case(Layer("a", 32, 64), 4, "float32", "2:4", "forward", "asked", tuple(bench.kernels)))
     assert (result.of("own").speedup, result.of("own").graph.median_s) == (2.0, 0.5)
     assert [gain.value for _, gain in result.gains] == [2.0]
+
+
+def test_a_case_runs_while_its_device_is_the_current_one(monkeypatch):
+    seen = []
+    current = mock_current_device(monkeypatch)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="1234"))
+    monkeypatch.setattr(Bench, "_measure", lambda bench, case: seen.append(current()))
+    Bench({}, "cuda:1").measure(None)
+    Bench({}, "cpu").measure(None)
+    assert seen == ["cuda:1", None]
 
 
 @pytest.fixture

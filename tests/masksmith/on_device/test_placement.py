@@ -5,6 +5,7 @@ import logging
 import numpy as np
 import pytest
 import torch
+from support.gpus import mock_current_device
 
 import masksmith as ms
 from masksmith import cuda
@@ -56,6 +57,21 @@ def test_a_device_that_fails_leaves_the_work_to_the_processor_and_says_so(broken
     assert "layer: cuda:0 failed" in caplog.text
     many = ms.solve_many({"a": SCORES}, "transposable 4:8", ms.Exact(device="cuda:0"))
     assert "no room" in many["a"].stats["fallback"]
+
+
+def test_a_problem_is_solved_while_its_device_is_the_current_one(monkeypatch):
+    current, seen = mock_current_device(monkeypatch), []
+
+    class Recorder:
+        def __init__(self, problem, device):
+            seen.append((device, current()))
+
+        def solve(self):
+            seen.append(current())
+
+    monkeypatch.setattr("masksmith.cuda.solve.DeviceSolve", Recorder)
+    cuda.solve_on("cuda:1", None)
+    assert seen == [("cuda:1", "cuda:1"), "cuda:1"]
 
 
 def test_scores_in_memory_stay_on_the_processor(broken_device):
