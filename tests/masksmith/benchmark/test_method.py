@@ -276,3 +276,16 @@ def test_the_allowance_is_what_rounding_explains():
     assert right.error(x @ matrix.t()) <= 1.0
     assert right.error(right.product.float()) < 0.1
     assert right.error((x @ matrix.t()) * (1 + 1e-3)) > 1.0
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_the_allowance_covers_products_below_the_normal_numbers_of_the_dtype(dtype):
+    smallest = torch.finfo(getattr(torch, dtype)).tiny
+    x = torch.full((1, 1), smallest**0.5, dtype=torch.float64)
+    # Just above half of the smallest subnormal number, which is what it is rounded to.
+    matrix = x * torch.finfo(getattr(torch, dtype)).eps * 0.51
+    right = reference(matrix, x, dtype)
+    rounded = right.product.to(getattr(torch, dtype))
+    assert rounded.double().item() > 1.9 * right.product.item()
+    assert right.error(rounded) <= 1.0
+    assert right.error(torch.full_like(rounded, 1000 * smallest)) > 1.0
