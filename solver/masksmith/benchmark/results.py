@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -78,6 +78,22 @@ class Measurement:
             if dense_timing is not None and timing is not None:
                 return dense_timing, timing
         return None
+
+
+def timings_of_one_kind(measurements: Iterable[Measurement]) -> Callable[[Measurement], Timing]:
+    """Return the function that gives the time of each of these measurements that can be added to those of the others.
+
+    Times are of graph replays if all of the measurements have one, else of eager calls: a replay is without the
+    overhead of Python and the launch, which eager calls include.
+    """
+    replays = all(measurement.graph is not None for measurement in measurements)
+
+    def timing(measurement: Measurement) -> Timing:
+        selected = (measurement.graph if replays else measurement.eager) or measurement.timing
+        assert selected is not None
+        return selected
+
+    return timing
 
 
 @dataclass(frozen=True)
