@@ -22,14 +22,15 @@ def fastest(implementations: Mapping[str, Product], sample: torch.Tensor) -> tup
 
 def _seconds(product: Product, sample: torch.Tensor) -> float:
     """Return the seconds of one call, after another one that is not timed."""
-
-    def synchronize() -> None:
-        if sample.device.type == "cuda":
-            torch.cuda.synchronize(sample.device)
-
     product(sample)
-    synchronize()
+    synchronise(sample.device)
     started = time.perf_counter()
     product(sample)
-    synchronize()
+    synchronise(sample.device)
     return time.perf_counter() - started
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until a CUDA device has done all work that was queued; other devices have no queue."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -25,7 +25,7 @@ import torch
 
 from .cases import BASELINES, Case
 from .cuda_clock import CudaClock
-from .fastest import Product, fastest
+from .fastest import Product, fastest, synchronise
 from .gpu_monitor import GpuMonitor, merge_states
 from .host_clock import HostClock, Runs, Seconds
 from .kernel import Kernel, Operand, obstacle_of
@@ -185,11 +185,18 @@ def _wrong_result_reason(error: float) -> str:
 
 
 def prepare(kernel: Kernel, operand: Operand) -> tuple[Product, Measurement]:
-    """Pack a weight, tune the kernel, and select its fastest implementation; the first two steps are timed."""
+    """Pack a weight, tune the kernel, and select its fastest implementation; the first two steps are timed.
+
+    On a CUDA device, each of the two times ends when the device has done the work of the step.
+    """
+    device = operand.sample.device
+    synchronise(device)
     started = time.perf_counter()
     packed = kernel.pack(operand)
+    synchronise(device)
     packed_at = time.perf_counter()
     notes = dict(packed.notes) | ({} if packed.tune is None else dict(packed.tune()))
+    synchronise(device)
     tune_s = None if packed.tune is None else time.perf_counter() - packed_at
     product_name, product = fastest(packed.ways, operand.sample)
     if len(packed.ways) > 1:

@@ -11,7 +11,7 @@ from support.gpus import mock_current_device
 import masksmith as ms
 from masksmith.benchmark import BenchmarkError, Declaration, Layer, Packed, Report, Support, benchmark, own_kernels
 from masksmith.benchmark.cases import Case
-from masksmith.benchmark.method import Bench, speedup, summary
+from masksmith.benchmark.method import Bench, prepare, speedup, summary
 from masksmith.benchmark.operands import reference
 from masksmith.benchmark.peaks import Peaks
 
@@ -117,6 +117,21 @@ def test_a_case_runs_while_its_device_is_the_current_one(monkeypatch):
     Bench({}, "cuda:1").measure(None)
     Bench({}, "cpu").measure(None)
     assert seen == ["cuda:1", None]
+
+
+def test_packing_and_tuning_of_a_gpu_end_when_the_gpu_has_done_their_work(monkeypatch):
+    log = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: log.append(str(device)))
+
+    class Kernel:
+        declaration = Declaration("own", "for a test", {"cuda": Support({"float32": (1, 1)})})
+
+        def pack(self, operand):
+            log.append("pack")
+            return Packed({"product": lambda x: x}, 1, tune=lambda: {"tuned": str(log.append("tune"))})
+
+    prepare(Kernel(), SimpleNamespace(sample=SimpleNamespace(device=torch.device("cuda:1"))))
+    assert log[:5] == ["cuda:1", "pack", "cuda:1", "tune", "cuda:1"]
 
 
 @pytest.fixture
