@@ -129,7 +129,7 @@ class Bench:
                 measurements[name] = Measurement(name, "skipped", reason)
                 continue
             try:
-                product, measurement = prepare(self.kernels[name], operand)
+                product, measurement = prepare(self.kernels[name], operand, self.clock)
                 expected = unmasked_reference if name == "dense" else masked_reference
                 error = expected.error(product(x))
             except Exception as exception:  # noqa: BLE001 - the other kernels are still measured
@@ -184,7 +184,7 @@ def _wrong_result_reason(error: float) -> str:
     return f"wrong result: the error is {error:.3g} times the largest possible rounding error"
 
 
-def prepare(kernel: Kernel, operand: Operand) -> tuple[Product, Measurement]:
+def prepare(kernel: Kernel, operand: Operand, clock: Clock) -> tuple[Product, Measurement]:
     """Pack a weight, tune the kernel, and select its fastest implementation; the first two steps are timed.
 
     On a CUDA device, each of the two times ends when the device has done the work of the step.
@@ -198,7 +198,7 @@ def prepare(kernel: Kernel, operand: Operand) -> tuple[Product, Measurement]:
     notes = dict(packed.notes) | ({} if packed.tune is None else dict(packed.tune()))
     synchronise(device)
     tune_s = None if packed.tune is None else time.perf_counter() - packed_at
-    product_name, product = fastest(packed.ways, operand.sample)
+    product_name, product = fastest(packed.ways, operand.sample, clock if isinstance(clock, CudaClock) else None)
     if len(packed.ways) > 1:
         notes["way"] = product_name
     name, pack_s = kernel.declaration.name, packed_at - started

@@ -1,10 +1,13 @@
 """Clocks and gauges: the order of things, with recorders in the place of CUDA and NVML."""
 
 from contextlib import contextmanager
+from itertools import cycle
+from types import SimpleNamespace
 
 import torch
 
 from masksmith.benchmark.cuda_clock import CudaClock
+from masksmith.benchmark.fastest import fastest
 from masksmith.benchmark.gpu_monitor import GpuMonitor, merge_states
 from masksmith.benchmark.host_clock import HostClock
 
@@ -113,6 +116,21 @@ def test_what_cannot_be_captured_has_no_graph_but_eager_times():
     eager, graph = clock(recorder).time({"a": run}, rounds=1)
     assert eager == {"a": [1.0]}
     assert graph == {}
+
+
+def test_the_implementation_of_a_gpu_is_chosen_by_the_times_that_are_reported():
+    recorder = Recorder()
+    slow_launch = {"fast": lambda x: recorder.act("fast", 9.0), "slow": lambda x: recorder.act("slow", 2.0)}
+    replays = cycle([1.0] * 3 + [5.0] * 3)
+    recorder.CUDAGraph = lambda: SimpleNamespace(replay=lambda: recorder.act("replay", next(replays)))
+    assert fastest(slow_launch, torch.zeros(1), clock(recorder))[0] == "fast"
+
+    def refuse(x):
+        if recorder.capturing:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        recorder.act("refuse", 1.0)
+
+    assert fastest(slow_launch | {"refuse": refuse}, torch.zeros(1), clock(recorder))[0] == "refuse"
 
 
 def test_the_host_clock_repeats_short_calls_and_counts_single_ones():

@@ -11,6 +11,7 @@ from support.gpus import mock_current_device
 import masksmith as ms
 from masksmith.benchmark import BenchmarkError, Declaration, Layer, Packed, Report, Support, benchmark, own_kernels
 from masksmith.benchmark.cases import Case
+from masksmith.benchmark.host_clock import HostClock
 from masksmith.benchmark.method import Bench, prepare, speedup, summary
 from masksmith.benchmark.operands import reference
 from masksmith.benchmark.peaks import Peaks
@@ -130,7 +131,7 @@ def test_packing_and_tuning_of_a_gpu_end_when_the_gpu_has_done_their_work(monkey
             log.append("pack")
             return Packed({"product": lambda x: x}, 1, tune=lambda: {"tuned": str(log.append("tune"))})
 
-    prepare(Kernel(), SimpleNamespace(sample=SimpleNamespace(device=torch.device("cuda:1"))))
+    prepare(Kernel(), SimpleNamespace(sample=SimpleNamespace(device=torch.device("cuda:1"))), HostClock())
     assert log[:5] == ["cuda:1", "pack", "cuda:1", "tune", "cuda:1"]
 
 
