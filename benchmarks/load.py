@@ -34,6 +34,7 @@ from typing import NamedTuple
 import httpx2
 import numpy as np
 import safetensors.numpy
+from measuring import commit
 
 MIB = 2**20
 SMALL, PATTERN = 64, "transposable 8:16"
@@ -230,11 +231,9 @@ def machine() -> str:
     """Name machine and commit."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown CPU")
-    words = ["git", "describe", "--always", "--dirty", "--abbrev=10"]
-    commit = subprocess.run(words, capture_output=True, text=True, check=False, cwd=Path(__file__).parent).stdout
     return (
         f"{model}, {len(os.sched_getaffinity(0))} cores shared with the clients, Python {platform.python_version()}; "
-        f"commit {commit.strip()}, {time.strftime('%Y-%m-%d')}"
+        f"commit {commit()}, {time.strftime('%Y-%m-%d')}"
     )
 
 
