@@ -32,6 +32,7 @@ from .kernel import Kernel, Operand, obstacle_of
 from .machine import describe
 from .operands import check_mask, make_operand, reference, weight_and_mask
 from .peaks import Clock, Peaks, measure
+from .precision import full_float32_precision
 from .results import CaseResult, Measurement, Timing
 
 log = logging.getLogger("masksmith")
@@ -73,16 +74,15 @@ class Bench:
 
     def measure(self, case: Case) -> CaseResult:
         """Measure one case, with TF32 switched off; a kernel's error is reported in its measurement."""
-        threads_before, tf32_before = torch.get_num_threads(), torch.backends.cuda.matmul.allow_tf32
+        threads_before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
-        torch.backends.cuda.matmul.allow_tf32 = False
+        # Kernels may launch on the current device, whatever the device of their operands.
+        current_device = nullcontext() if self.device == "cpu" else torch.cuda.device(self.device)
         try:
-            # Kernels may launch on the current device, whatever the device of their operands.
-            with nullcontext() if self.device == "cpu" else torch.cuda.device(self.device):
+            with full_float32_precision(), current_device:
                 return self._measure(case)
         finally:
             torch.set_num_threads(threads_before)
-            torch.backends.cuda.matmul.allow_tf32 = tf32_before
 
     def _measure(self, case: Case) -> CaseResult:
         weight, mask = self._weight_and_mask(case)
