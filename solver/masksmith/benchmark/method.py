@@ -5,7 +5,8 @@
 2. Every kernel's product is compared with the float64 product of the masked weight; the product of `dense` is compared
    with that of the weight before it is masked. Kernels that cannot run, fail, or have wrong results are not timed.
 3. In each round, every kernel with a correct result runs, so that changes of the machine's speed affect all of them
-   equally. Times are medians over rounds, and a speed-up is the ratio of two medians.
+   equally. Times are medians over rounds, and a speed-up is the ratio of two medians. A GPU's clocks and throttling are
+   read before the kernels are packed, and directly after each round.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from .cases import BASELINES, Case
 from .cuda_clock import CudaClock
 from .fastest import Product, fastest, synchronise
 from .gpu_monitor import GpuMonitor, merge_states
-from .host_clock import HostClock, Runs, Seconds
+from .host_clock import AfterRound, HostClock, Runs, Seconds
 from .kernel import Kernel, Operand, obstacle_of
 from .machine import describe
 from .operands import check_mask, make_operand, reference, weight_and_mask
@@ -87,14 +88,15 @@ class Bench:
     def _measure(self, case: Case) -> CaseResult:
         weight, mask = self._weight_and_mask(case)
         operand, x = make_operand(case, weight, mask, self.device, self.threads, self.seed)
-        gpu_before = self._monitor.read()
+        gpu_states = [self._monitor.read()]
         products, measurements = self._prepare(case, operand, x)
         density = float(mask.mean())
         runs = {name: partial(product, x) for name, product in products.items()}
-        timed_measurements = self._time(case, density, runs, measurements)
-        gpu_conditions = merge_states(gpu_before, self._monitor.read())
+        timed_measurements = self._time(
+            case, density, runs, measurements, lambda: gpu_states.append(self._monitor.read())
+        )
         in_order = [timed_measurements[name] for name in case.kernels]
-        return CaseResult(case, density, in_order, gpu_conditions, self.machine(case.dtype))
+        return CaseResult(case, density, in_order, merge_states(gpu_states), self.machine(case.dtype))
 
     def machine(self, dtype: str) -> dict[str, Any]:
         """Return the description of machine and device, with the peak rates for a dtype if they were measured."""
@@ -150,11 +152,12 @@ class Bench:
         density: float,
         runs: Runs,
         measurements: Mapping[str, Measurement],
+        after_round: AfterRound,
     ) -> dict[str, Measurement]:
         if not runs:
             return dict(measurements)
         peaks = self._peaks_of(case.dtype)
-        eager, graph = self.clock.time(runs, self.rounds)
+        eager, graph = self.clock.time(runs, self.rounds, after_round)
         timed_measurements = dict(measurements)
         for name in runs:
             eager_speedup = speedup(eager, name)

@@ -133,7 +133,8 @@ class CaseResult:
         case: The case.
         density: Share of entries that its mask keeps; that of the pattern if the case failed.
         measurements: One per kernel, dense first; none if the case failed.
-        conditions: Clocks, temperature, power and throttling, if the device reports them.
+        conditions: Clocks, temperature and power directly after the last round, and throttling after any round, if the
+            device reports them.
         machine: Description of the machine.
         error: Error of the case as a whole, or None.
     """

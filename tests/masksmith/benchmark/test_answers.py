@@ -142,6 +142,21 @@ def test_a_curve_over_layers_does_not_weight_eager_calls_by_replays():
     assert curves(Report(results), 32) == {"csr": [(0.5, pytest.approx(150 / 125))]}
 
 
+@pytest.mark.parametrize(
+    ("conditions", "text"),
+    [
+        ({}, ""),
+        ({"throttled": []}, ""),
+        ({"throttled": ["power cap"]}, "power cap"),
+        ({"missing": "no NVML"}, "unknown"),
+    ],
+)
+def test_a_gpu_that_cannot_be_watched_is_not_called_unthrottled(conditions, text):
+    results = [replace(result(SMALL, "50%", 0.5, {"dense": 1.0}), conditions=conditions)]
+    [row] = csv.DictReader(io.StringIO(Report(results).to_csv()))
+    assert row["throttled"] == text
+
+
 def test_points_of_a_curve_lead_to_break_evens_and_to_nothing_else():
     points = [
         result(SMALL, "50%", 0.5, {"dense": 1.0, "csr": 2.0}, "curve"),

@@ -97,6 +97,13 @@ def test_every_call_meets_a_cold_cache_and_an_idle_gpu():
     assert timed == once * 2
 
 
+def test_the_gpu_is_looked_at_directly_after_the_work_of_a_round():
+    recorder = Recorder()
+    clock(recorder).time({"a": lambda: recorder.act("a", 2.0)}, 2, lambda: recorder.log.append("look"))
+    assert recorder.log.count("look") == 2
+    assert recorder.log[-2:] == ["event", "look"]
+
+
 def test_kernels_take_turns_and_every_other_round_goes_backwards():
     recorder = Recorder()
     runs = {name: lambda name=name: recorder.act(name, 1.0) for name in "ab"}
@@ -186,12 +193,15 @@ def test_gauges_tell_clocks_and_what_slows_them_down():
         "throttled": [],
     }  # fmt: skip
     assert capped["throttled"] == ["power cap"]
-    assert merge_states(capped, idle)["throttled"] == ["power cap"]
+    merged = merge_states([idle | {"sm_clock_mhz": 345}, capped, idle])
+    assert merged == idle | {"throttled": ["power cap"], "sm_clock_mhz_before": 345}
 
 
 def test_a_gpu_that_does_not_tell_is_measured_without_gauges_and_said_to_be():
     state = GpuMonitor("cuda", "1234", Nvml(fault="driver not loaded")).read()
     assert state == {"missing": "clocks unknown: driver not loaded"}
+    assert merge_states([state, state]) == state
+    assert "throttled" not in merge_states([{"power_w": 1.0}, {"power_w": 2.0}])
 
 
 def test_what_a_gpu_does_not_report_is_left_out():
@@ -206,7 +216,7 @@ def test_what_a_gpu_does_not_report_is_left_out():
 
 def test_a_cpu_has_no_gauges():
     assert GpuMonitor("cpu").read() == {}
-    assert merge_states({}, {}) == {}
+    assert merge_states([{}, {}]) == {}
 
 
 def test_the_recorder_was_asked_for_nothing_real():

@@ -98,7 +98,7 @@ def test_only_the_baselines_do_the_work_of_a_dense_product():
 
 def test_a_replay_has_no_speed_up_over_an_eager_call():
     class Clock:
-        def time(self, runs, rounds):
+        def time(self, runs, rounds, after_round):
             return {"dense": [4.0], "own": [2.0]}, {"own": [0.5]}
 
     own = Own("own", lambda operand: lambda x: x @ operand.matrix.t())
@@ -133,6 +133,16 @@ def test_packing_and_tuning_of_a_gpu_end_when_the_gpu_has_done_their_work(monkey
 
     prepare(Kernel(), SimpleNamespace(sample=SimpleNamespace(device=torch.device("cuda:1"))), HostClock())
     assert log[:5] == ["cuda:1", "pack", "cuda:1", "tune", "cuda:1"]
+
+
+def test_throttling_during_the_rounds_is_reported():
+    own = Own("own", lambda operand: lambda x: x @ operand.matrix.t())
+    bench = Bench({"dense": own_kernels()["dense"], "own": own}, rounds=3)
+    states = iter([[], [], ["power cap"], []])
+    bench._monitor = SimpleNamespace(read=lambda: {"sm_clock_mhz": 1, "throttled": next(states)})
+    result = bench.measure(Case(Layer("a", 32, 64), 4, "float32", "2:4", "forward", "asked", tuple(bench.kernels)))
+    assert result.conditions["throttled"] == ["power cap"]
+    assert list(states) == []
 
 
 @pytest.fixture
