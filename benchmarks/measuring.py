@@ -11,9 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
+T = TypeVar("T")
 ROOT = Path(__file__).resolve().parent.parent
 MEASURED = (
     "solver", "wire", "state", "service", "worker", "client", "benchmarks", "examples", "tests/support",
@@ -37,6 +39,11 @@ def interleave(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[st
             run()
             seconds[name].append(time.perf_counter() - begun)
     return seconds
+
+
+def alternating(runs: Sequence[T], round_number: int) -> list[T]:
+    """Return the order of a round: reversed in every other one, so that none always follows the same other one."""
+    return list(runs)[:: -1 if round_number % 2 else 1]
 
 
 def ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
