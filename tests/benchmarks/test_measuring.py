@@ -17,7 +17,7 @@ def measuring(monkeypatch, tmp_path):
     for name in ("solver", "client", "docs"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_text("before")
-    who = ["-c", "user.name=name", "-c", "user.email=mail@example.org"]
+    who = ["-c", "user.name=name", "-c", "user.email=mail@example.org", "-c", "commit.gpgsign=false"]
     for arguments in (["init", "-q"], ["add", "."], [*who, "commit", "-q", "--no-verify", "-m", "first"]):
         subprocess.run(["git", *arguments], cwd=tmp_path, check=True)
     monkeypatch.setattr(measuring, "ROOT", tmp_path)
