@@ -84,7 +84,7 @@ check: setup ## Format, lint, types, import rules, known vulnerabilities, tests
 audit: setup ## Look up known vulnerabilities of the pinned dependencies, where an index is in reach
 	$(BIN)/python scripts/audit.py
 
-images: setup ## Pin the base images of Dockerfile and docker-compose.yml to the digests of their registry
+images: setup ## Pin the base images of Dockerfile, docker-compose.yml and manifests to the digests of their registry
 	$(BIN)/python scripts/resolve_images.py
 
 sbom: setup ## Write a bill of materials of the environment into sbom.json

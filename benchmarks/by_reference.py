@@ -17,10 +17,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
-from checkpoint import PATTERNS, timed, write_checkpoint
-from measuring import ROOT, stamp, table
+from checkpoint import PATTERNS, REST_S, timed, write_checkpoint
+from measuring import ROOT, alternating, stamp, table
 from memory import children_of, command_line
 
 from masksmith_wire.quantities import size_text
@@ -35,14 +36,16 @@ def peak_mib(process: int) -> float:
 
 
 def measure(folder: Path, url: str, pattern: str, rounds: int) -> tuple[float, float]:
-    """Prune in turn by reference and locally; returns the median seconds of both."""
+    """Prune by reference and locally, in alternating order after rests; returns the median seconds of both."""
     model, local, referred = (folder / "root" / name for name in ("model", "local", "referred"))
     seconds: dict[str, list[float]] = {"local": [], "referred": []}
-    for _ in range(rounds):
+    for round_number in range(rounds):
         for results in ("masks", "weights", "statistics"):
             shutil.rmtree(folder / "data" / "store" / results, ignore_errors=True)
         by_reference = ["--by-reference", "--url", url, "-o", str(referred)]
-        for name, options in (("referred", by_reference), ("local", ["--local", "-o", str(local)])):
+        commands = (("referred", by_reference), ("local", ["--local", "-o", str(local)]))
+        for name, options in alternating(commands, round_number):
+            time.sleep(REST_S)
             took, _ = timed([MASKSMITH, "prune", str(model), "-p", pattern, "--json", *options])
             seconds[name].append(took)
         for file in model.glob("*.safetensors"):
@@ -99,8 +102,8 @@ def main() -> None:
         total, rows, memory = run(Path(folder), arguments.blocks, arguments.rounds)
     description = (
         f"`masksmith prune` of a random bfloat16 checkpoint of {size_text(total)} with Llama's shapes, from and to\n"
-        f"one file system, each run followed by `sync`; medians of {arguments.rounds} alternating rounds. "
-        "By reference:\n"
+        f"one file system, each run followed by `sync`; medians of {arguments.rounds} rounds in alternating\n"
+        f"order, each command after {REST_S} s of rest. By reference:\n"
         f"one worker with {len(os.sched_getaffinity(0))} slots, as many as cores, whose results were deleted before\n"
         "each run. Files of weights of both are equal. Before it began, the machine had a load of\n"
         f"{load:.1f} from other processes.\n"

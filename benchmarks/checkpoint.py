@@ -3,7 +3,7 @@
 python benchmarks/checkpoint.py [--blocks N] [--rounds N] [--write]
 
 The checkpoint is random: bfloat16, Llama's shapes, in files of 0.5 GiB. It is compared with `cp -r` plus
-`masksmith.solve` of all masked weights in this process, which has loaded the kernels, on scores in memory.
+`masksmith.solve` of all masked weights in this process, with kernels loaded and scores read beforehand.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from measuring import ROOT, stamp, table
+from measuring import ROOT, alternating, stamp, table
 
 import masksmith as ms
 from masksmith_client.checkpoints.checkpoint import Checkpoint
@@ -111,7 +111,7 @@ def solve_seconds(model: Path, pattern: str) -> float:
 
 
 def measure(model: Path, pattern: str, rounds: int) -> list[str]:
-    """Solve, copy and prune in turn; returns the medians as a row."""
+    """Solve, then copy and prune in alternating order, in each round; returns the medians as a row."""
     copies, runs, solves, ratios, peaks = [], [], [], [], []
     # Load the kernels.
     ms.solve(np.ones((64, 64), np.float32), pattern)
@@ -119,16 +119,16 @@ def measure(model: Path, pattern: str, rounds: int) -> list[str]:
     masksmith = str(Path(sys.executable).with_name("masksmith"))
     copy_command = ["cp", "-r", str(model), str(copy)]
     prune_command = [masksmith, "prune", str(model), "--pattern", pattern, "--local", "-o", str(pruned), "--json"]
-    for _ in range(rounds):
+    for round_number in range(rounds):
         solve_s = solve_seconds(model, pattern)
-        # A virtual machine returns free memory to its host within seconds, and gets it back slowly. After the rest, it
-        # has returned the memory before either command starts.
-        time.sleep(REST_S)
-        copy_s, _ = timed(copy_command)
-        shutil.rmtree(copy)
-        time.sleep(REST_S)
-        prune_s, peak = timed(prune_command)
-        shutil.rmtree(pruned)
+        results = {}
+        for target, command in alternating([(copy, copy_command), (pruned, prune_command)], round_number):
+            # A virtual machine returns free memory to its host within seconds, and gets it back slowly. After the rest,
+            # it has returned the memory before either command starts.
+            time.sleep(REST_S)
+            results[target] = timed(command)
+            shutil.rmtree(target)
+        (copy_s, _), (prune_s, peak) = results[copy], results[pruned]
         copies.append(copy_s)
         runs.append(prune_s)
         solves.append(solve_s)
@@ -159,8 +159,8 @@ def main() -> None:
     description = (
         f"`masksmith prune --local` of a random bfloat16 checkpoint of {size_text(total)} with Llama's shapes,\n"
         "against `cp -r` (each followed by `sync`) and `masksmith.solve` of its weights in memory; medians of\n"
-        f"{arguments.rounds} alternating rounds, each command after {REST_S} s of rest; the layout had been traced.\n"
-        "The largest tensor has\n"
+        f"{arguments.rounds} rounds in alternating order, each command after {REST_S} s of rest; the layout had been\n"
+        "traced. The largest tensor has\n"
         f"{largest:.0f} MiB; the limit is 1 GiB plus three\n"
         f"times that, {1024 + 3 * largest:.0f} MiB."
     )

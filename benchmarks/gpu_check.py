@@ -69,8 +69,10 @@ def _summary(report: Report) -> str:
         raise RuntimeError(f"{len(report.failures)} failed, the first: {report.failures[0]}")
     names = sorted({measurement.kernel for result in report.results for measurement in result.measured})
     throttled = sum(bool(result.conditions.get("throttled")) for result in report.results)
+    unknown = sum("throttled" not in result.conditions for result in report.results)
     return (
-        f"{len(report.results)} cases, kernels {', '.join(names)}; cannot run: {report.skipped}; throttled {throttled}"
+        f"{len(report.results)} cases, kernels {', '.join(names)}; cannot run: {report.skipped}; "
+        f"throttled {throttled}, not known of {unknown}"
     )
 
 

@@ -73,22 +73,45 @@ def _compare(scores: torch.Tensor, pattern: str, device: str, what: str) -> None
 
 
 def times(device: str, out: Path, *, quick: bool) -> str:
-    """Time whole solves of bfloat16 and float32 layers, as a share of the measured copy bandwidth."""
-    bandwidth, rows = _bandwidth(device), []
+    """Time whole solves of bfloat16 and float32 layers, as a share of the measured copy bandwidth.
+
+    Raises:
+        RuntimeError: If the device solved none of them.
+    """
+    bandwidth, rows, reasons = _bandwidth(device), [], []
     for pattern in TIMED:
         for size in SIZES[:3] if quick else SIZES:
             for dtype in (torch.float32, torch.bfloat16):
                 scores = torch.rand(size, size, device=device).to(dtype)
-                seconds = _median(lambda: ms.solve(scores, pattern), device)  # noqa: B023 - called at once
+                row = [pattern, f"{size}^2", str(dtype).removeprefix("torch.")]
+                try:
+                    seconds = _median(lambda: _solve_on_device(scores, pattern), device)  # noqa: B023 - called at once
+                except RuntimeError as error:
+                    reasons.append(str(error))
+                    rows.append([*row, _cannot_run(error), ""])
+                    continue
                 # Minimum traffic: scores once, and a mask of one byte per entry.
                 share = scores.numel() * (scores.element_size() + 1) / seconds / bandwidth
-                name = str(dtype).removeprefix("torch.")
-                rows.append([pattern, f"{size}^2", name, f"{seconds * 1e3:.2f}", f"{share:.1%}"])
+                rows.append([*row, f"{seconds * 1e3:.2f}", f"{share:.1%}"])
+    if len(reasons) == len(rows):
+        raise RuntimeError(reasons[0])
     rows += [["copy", "", "", "", f"{bandwidth / 1e12:.2f} TB/s"]]
     head = ["pattern", "weights", "dtype", "ms", "of copy bandwidth"]
     text = f"# The exact solver on a GPU\n\n{torch.cuda.get_device_name(device)}. {stamp()}\n\n{table(head, rows)}\n"
     (out / "exact_times.md").write_text(text + _peers(device, quick=quick))
-    return f"{len(rows) - 1} times, copies at {bandwidth / 1e12:.2f} TB/s"
+    return f"{len(rows) - 1 - len(reasons)} times, copies at {bandwidth / 1e12:.2f} TB/s"
+
+
+def _solve_on_device(scores: torch.Tensor, pattern: str) -> ms.Solution:
+    """Solve scores on their device.
+
+    Raises:
+        RuntimeError: If the CPU solved them instead: its time would be called the device's.
+    """
+    solution = ms.solve(scores, pattern)
+    if "fallback" in solution.stats:
+        raise RuntimeError(f"the device was not used: {solution.stats['fallback']}")
+    return solution
 
 
 def _peers(device: str, *, quick: bool) -> str:
@@ -98,7 +121,7 @@ def _peers(device: str, *, quick: bool) -> str:
         scores = torch.rand(size, size, device=device)
         tiles = scores.reshape(size // m, m, size // m, m).transpose(1, 2).reshape(-1, m, m).contiguous()
         runs: dict[str, Callable[[], object]] = {
-            "exact": lambda: ms.solve(scores, pattern),  # noqa: B023
+            "exact": lambda: _solve_on_device(scores, pattern),  # noqa: B023
             "300 projections (torch)": lambda: projections(tiles, n),  # noqa: B023
             "greedy (torch, panels from the host)": lambda: ms.solve(scores, pattern, ms.Greedy(device=device)),  # noqa: B023
         }
@@ -130,7 +153,11 @@ def _milliseconds(run: Callable[[], object], device: str) -> str:
     try:
         return f"{_median(run, device) * 1e3:.2f}"
     except (RuntimeError, ms.MasksmithError) as error:
-        return f"cannot run: {str(error).splitlines()[0][:80]}"
+        return _cannot_run(error)
+
+
+def _cannot_run(error: Exception) -> str:
+    return f"cannot run: {str(error).splitlines()[0][:80]}"
 
 
 def _bandwidth(device: str) -> float:

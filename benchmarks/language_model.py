@@ -1,7 +1,8 @@
 """Perplexity of a pruned language model: masksmith and its peers on the same tokens, one row a run.
 
 python benchmarks/language_model.py MODEL METHOD PATTERN [--write]   add a row
-python benchmarks/language_model.py MODEL --missing [--write]        add all rows of TABLE_ROWS that are missing
+python benchmarks/language_model.py MODEL --missing [--write]        add all rows of TABLE_ROWS that are missing,
+                                                                     each measured in a process of its own
 
 MODEL is the directory of SmolLM2-135M-Instruct that docs/language_model.md makes, in float32. Text: the topics of
 Python's documentation, every second one to calibrate, the others held out, in windows of 256 tokens. Rows are kept
@@ -14,6 +15,8 @@ import argparse
 import json
 import math
 import resource
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -173,7 +176,7 @@ def _read_rows() -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Measure one row, or all missing rows, and print the page."""
+    """Measure one row, or all missing rows in a process each, and print the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("method", nargs="?", choices=list(METHODS))
@@ -181,18 +184,27 @@ def main() -> None:
     parser.add_argument("--missing", action="store_true")
     parser.add_argument("--write", action="store_true", help="write docs/benchmarks/language_model.md and the rows")
     options = parser.parse_args()
-    rows = _read_rows()
-    done = {(row["method"], row["pattern"]) for row in rows}
-    missing = [pair for pair in TABLE_ROWS if pair not in done]
-    for method, pattern in missing if options.missing else [(options.method, options.pattern)]:
-        row = measure(options.model, method, pattern)
-        others = _read_rows()  # another run may have written a row since
-        rows = [each for each in others if (each["method"], each["pattern"]) != (method, pattern)] + [row]
-        print(json.dumps(row), flush=True)
-        if options.write:
-            ROWS.write_text(json.dumps(rows, indent=1) + "\n")
-            ROWS.with_suffix(".md").write_text(page(rows))
+    if options.missing:
+        _measure_missing(options.model, ["--write"] if options.write else [])
+        return
+    if options.method is None:
+        parser.error("name a METHOD, or use --missing")
+    row = measure(options.model, options.method, options.pattern)
+    others = _read_rows()  # another run may have written a row since
+    rows = [each for each in others if (each["method"], each["pattern"]) != (options.method, options.pattern)] + [row]
+    print(json.dumps(row), flush=True)
+    if options.write:
+        ROWS.write_text(json.dumps(rows, indent=1) + "\n")
+        ROWS.with_suffix(".md").write_text(page(rows))
     print(page(rows))
+
+
+def _measure_missing(model: Path, write: list[str]) -> None:
+    """Measure each missing row in a process of its own: the peak of a process's memory never falls."""
+    done = {(row["method"], row["pattern"]) for row in _read_rows()}
+    for method, pattern in TABLE_ROWS:
+        if (method, pattern) not in done:
+            subprocess.run([sys.executable, __file__, str(model), method, pattern, *write], check=True)
 
 
 if __name__ == "__main__":

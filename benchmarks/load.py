@@ -2,8 +2,8 @@
 
 Starts `masksmith up` and loads it over loopback: some clients send one small layer after the other and wait for each
 mask, others send whole models. A separate process polls one finished job before and during the load. The exit code is 0
-if no job failed and the memory of the service grew by less than `MAX_GROWTH_MIB`. MASKSMITH_PROCESSES is the number of
-processes of the service.
+if no job and no poll failed and the memory of the service grew by less than `MAX_GROWTH_MIB`. MASKSMITH_PROCESSES is
+the number of processes of the service.
 
     python benchmarks/load.py --clients 200 --models 4 --model-mib 1024 --seconds 300 --out docs/benchmarks/load.md
 """
@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import http.client
 import json
+import math
 import os
 import platform
 import signal
@@ -34,6 +35,7 @@ from typing import NamedTuple
 import httpx2
 import numpy as np
 import safetensors.numpy
+from measuring import commit
 
 MIB = 2**20
 SMALL, PATTERN = 64, "transposable 8:16"
@@ -98,32 +100,62 @@ def _process_usage(pid: int) -> ProcessUsage | None:
     return ProcessUsage(parent, cpu_s, pages * os.sysconf("SC_PAGE_SIZE") / MIB, command)
 
 
+@dataclass
+class Polls:
+    """Results of polling a job.
+
+    Attributes:
+        seconds: Seconds of each poll that succeeded.
+        failures: Descriptions of the others.
+    """
+
+    seconds: list[float] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+
 def poll(url: str, job: str, pipe: Connection) -> None:
-    """Poll a job until a message arrives in the pipe; then send the latencies of the polls."""
-    connection, latencies = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60), []
+    """Poll a job until a message arrives in the pipe; then send the results."""
+    connection, polls = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60), Polls()
     while not pipe.poll(POLL_INTERVAL_S):
         started = time.perf_counter()
-        connection.request("GET", f"/v1/jobs/{job}")
-        answer = connection.getresponse()
-        answer.read()
-        latencies.append(time.perf_counter() - started)
-        assert answer.status == 200
-    pipe.send(latencies)
+        try:
+            connection.request("GET", f"/v1/jobs/{job}")
+            answer = connection.getresponse()
+            answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()  # The next request opens it again.
+            polls.failures.append(f"poll: {error!r}")
+            continue
+        if answer.status == 200:
+            polls.seconds.append(time.perf_counter() - started)
+        else:
+            polls.failures.append(f"poll: status {answer.status}")
+    pipe.send(polls)
 
 
 @contextmanager
-def polled(url: str, job: str) -> Iterator[list[float]]:
-    """Poll from another process during the block; the yielded list has the latencies after the block."""
-    context, latencies = get_context("spawn"), list[float]()
+def polled(url: str, job: str) -> Iterator[Polls]:
+    """Poll from another process during the block; the yielded object has the results after the block.
+
+    Raises:
+        RuntimeError: If the process ended before it sent its results.
+    """
+    context, polls = get_context("spawn"), Polls()
     ours, theirs = context.Pipe()
     process = context.Process(target=poll, args=(url, job, theirs), daemon=True)
     process.start()
+    theirs.close()  # Else `recv` would wait for ever for a process that has ended.
     try:
-        yield latencies
+        yield polls
     finally:
-        ours.send(None)
-        latencies += ours.recv()
+        try:
+            ours.send(None)
+            received = ours.recv()
+        except (EOFError, OSError):
+            process.join()
+            raise RuntimeError(f"the process that polls ended with exit code {process.exitcode}") from None
         process.join()
+        polls.seconds, polls.failures = received.seconds, received.failures
 
 
 @dataclass
@@ -132,14 +164,16 @@ class Load:
 
     Attributes:
         until: Monotonic time at which the clients end.
+        run: Number of the run; files differ from those of other runs, since results of equal files are remembered.
         jobs: Number of finished small jobs.
         models: Number of finished models.
-        sent_bytes: Bytes of models that were sent.
+        sent_bytes: Bytes of the finished models.
         failures: Descriptions of failed jobs.
         seconds: Seconds from sending a small layer to its report.
     """
 
     until: float
+    run: int = 0
     jobs: int = 0
     models: int = 0
     sent_bytes: int = 0
@@ -148,7 +182,7 @@ class Load:
 
     async def small(self, client: httpx2.AsyncClient, number: int) -> None:
         """One client: sends a new layer, waits for its mask, and sends the next."""
-        rng = np.random.default_rng(number)
+        rng = np.random.default_rng((self.run, number))
         while time.monotonic() < self.until:
             weight = rng.standard_normal((SMALL, SMALL), dtype=np.float32)
             started = time.perf_counter()
@@ -157,14 +191,14 @@ class Load:
                 self.seconds.append(time.perf_counter() - started)
 
     async def model(self, client: httpx2.AsyncClient, number: int, mebibytes: int) -> None:
-        """One client: sends whole models, each with the next pattern."""
-        piece = np.random.default_rng(number).standard_normal(MIB // 4, dtype=np.float32).tobytes()
+        """One client: sends whole models, each a new one, with the next pattern."""
         count = 0
         while time.monotonic() < self.until:
             pattern = MODEL_PATTERNS[count % len(MODEL_PATTERNS)]
             count += 1
-            self.models += await self._solve(client, pattern, _model_file(number, mebibytes, piece))
-            self.sent_bytes += mebibytes * MIB
+            if await self._solve(client, pattern, _model_file((self.run, number, count), mebibytes)):
+                self.models += 1
+                self.sent_bytes += mebibytes * MIB
 
     async def _solve(self, client: httpx2.AsyncClient, pattern: str, content: bytes | AsyncIterator[bytes]) -> bool:
         """Send a file and wait for its job; returns whether the job succeeded. A failure is added to `failures`."""
@@ -185,8 +219,9 @@ class Load:
         return True
 
 
-async def _model_file(number: int, mebibytes: int, piece: bytes) -> AsyncIterator[bytes]:
-    """Generate a file of layers of 16 MiB (the last may be smaller) while it is sent; `piece` is repeated as data."""
+async def _model_file(number: tuple[int, ...], mebibytes: int) -> AsyncIterator[bytes]:
+    """Generate a file of layers of 16 MiB (the last may be smaller) while it is sent; its data repeats every MiB."""
+    piece = np.random.default_rng(number).standard_normal(MIB // 4, dtype=np.float32).tobytes()
     layers, rest = divmod(mebibytes, 16)
     sizes = [16 * MIB] * layers
     if rest:
@@ -202,9 +237,11 @@ async def _model_file(number: int, mebibytes: int, piece: bytes) -> AsyncIterato
         yield piece
 
 
-async def drive(installation: Installation, arguments: argparse.Namespace) -> tuple[Load, list[dict[str, float]]]:
+async def drive(
+    installation: Installation, arguments: argparse.Namespace, run: int
+) -> tuple[Load, list[dict[str, float]]]:
     """Run all clients; returns their results, and the memory of each part in MiB at every second."""
-    load, memory = Load(time.monotonic() + arguments.seconds), []
+    load, memory = Load(time.monotonic() + arguments.seconds, run), []
 
     async def watch() -> None:
         while True:
@@ -221,20 +258,33 @@ async def drive(installation: Installation, arguments: argparse.Namespace) -> tu
     return load, memory
 
 
-def p99(seconds: list[float]) -> float:
-    """The 99th percentile."""
-    return statistics.quantiles(seconds, n=100)[98]
+def p99(values: list[float]) -> float:
+    """The 99th percentile; NaN of fewer than two values."""
+    return statistics.quantiles(values, n=100)[98] if len(values) > 1 else math.nan
+
+
+def median(values: list[float]) -> float:
+    """The median; NaN of no values."""
+    return statistics.median(values) if values else math.nan
+
+
+def figure(value: float, style: str) -> str:
+    """Format a figure; `-` if there is none."""
+    return "-" if math.isnan(value) else format(value, style)
+
+
+def poll_times(seconds: list[float]) -> str:
+    """Return median and 99th percentile of polls as text."""
+    return f"median {figure(median(seconds) * 1000, '.1f')} ms, p99 {figure(p99(seconds) * 1000, '.1f')} ms"
 
 
 def machine() -> str:
     """Name machine and commit."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown CPU")
-    words = ["git", "describe", "--always", "--dirty", "--abbrev=10"]
-    commit = subprocess.run(words, capture_output=True, text=True, check=False, cwd=Path(__file__).parent).stdout
     return (
         f"{model}, {len(os.sched_getaffinity(0))} cores shared with the clients, Python {platform.python_version()}; "
-        f"commit {commit.strip()}, {time.strftime('%Y-%m-%d')}"
+        f"commit {commit()}, {time.strftime('%Y-%m-%d')}"
     )
 
 
@@ -242,19 +292,21 @@ def measure(folder: Path, arguments: argparse.Namespace) -> tuple[str, bool]:
     """Load an installation; returns the report, and whether the limits of the exit code hold."""
     installation = Installation(folder)
     try:
-        first = asyncio.run(drive(installation, argparse.Namespace(clients=1, models=0, model_mib=0, seconds=10)))[0]
+        alone = argparse.Namespace(clients=1, models=0, model_mib=0, seconds=10)
+        first, _ = asyncio.run(drive(installation, alone, run=0))
         assert first.jobs, first.failures
         job = httpx2.get(f"{installation.url}/v1/jobs?limit=1", trust_env=False).json()["jobs"][0]["id"]
         with polled(installation.url, job) as idle:
             time.sleep(max(10, arguments.seconds / 10))
         before, started = installation.usage(), time.monotonic()
         with polled(installation.url, job) as loaded:
-            load, memory = asyncio.run(drive(installation, arguments))
+            load, memory = asyncio.run(drive(installation, arguments, run=1))
         took, after = time.monotonic() - started, installation.usage()
     finally:
         installation.stop()
     cores = {part: (after[part][0] - before[part][0]) / took for part in PARTS}
-    return report(arguments, load, memory, idle, loaded, cores, took)
+    load.failures += idle.failures + loaded.failures
+    return report(arguments, load, memory, idle.seconds, loaded.seconds, cores, took)
 
 
 def report(
@@ -278,7 +330,8 @@ def report(
         took: Seconds of the load.
     """
     settled, ratio = memory[len(memory) // 4 :], p99(loaded) / p99(idle)
-    growth = {part: settled[-1][part] - settled[0][part] for part in PARTS}
+    start = settled[0] if settled else dict.fromkeys(PARTS, math.nan)
+    growth = {part: settled[-1][part] - start[part] if settled else math.nan for part in PARTS}
     busiest = max(cores, key=lambda part: cores[part])
     is_within_limits = not load.failures and growth["service"] < MAX_GROWTH_MIB
     lines = [
@@ -295,17 +348,16 @@ def report(
         "| what | measured |",
         "|---|---|",
         f"| small jobs | {load.jobs} done, {load.jobs / took:.1f} a second |",
-        f"| seconds from sending a layer to its report, median and p99 | {statistics.median(load.seconds):.2f}, "
-        f"{p99(load.seconds):.2f} |",
+        f"| seconds from sending a layer to its report, median and p99 | {figure(median(load.seconds), '.2f')}, "
+        f"{figure(p99(load.seconds), '.2f')} |",
         f"| models | {load.models} done, {load.sent_bytes / MIB / took:.0f} MiB a second |",
-        f"| failed jobs | {len(load.failures)} |",
-        f"| status polls, idle | median {statistics.median(idle) * 1000:.1f} ms, p99 {p99(idle) * 1000:.1f} ms |",
-        f"| status polls, under load | median {statistics.median(loaded) * 1000:.1f} ms, "
-        f"p99 {p99(loaded) * 1000:.1f} ms: {ratio:.1f} times the idle p99 |",
+        f"| failed jobs and polls | {len(load.failures)} |",
+        f"| status polls, idle | {poll_times(idle)} |",
+        f"| status polls, under load | {poll_times(loaded)}: {figure(ratio, '.1f')} times the idle p99 |",
     ]
     lines += [
-        f"| {part} | {cores[part]:.2f} cores; {settled[0][part]:.0f} MiB after a quarter of the time, "
-        f"{growth[part]:+.0f} MiB since |"
+        f"| {part} | {cores[part]:.2f} cores; {figure(start[part], '.0f')} MiB after a quarter of the time, "
+        f"{figure(growth[part], '+.0f')} MiB since |"
         for part in PARTS
     ]
     lines += [

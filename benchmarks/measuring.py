@@ -11,14 +11,21 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
+T = TypeVar("T")
 ROOT = Path(__file__).resolve().parent.parent
+MEASURED = (
+    "solver", "wire", "state", "service", "worker", "client", "benchmarks", "examples", "tests/support",
+    "pyproject.toml", "constraints.txt",
+)  # fmt: skip
+"""Files and folders on which the figures of benchmarks depend."""
 
 
 def interleave(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Time each run once per round, after one untimed call; returns the seconds of each run, by name.
+    """Time each run once per round, after one untimed call of each; returns the seconds of each run, by name.
 
     Ratios of two runs of the same round depend little on the load of the machine.
     """
@@ -34,15 +41,23 @@ def interleave(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[st
     return seconds
 
 
+def alternating(runs: Sequence[T], round_number: int) -> list[T]:
+    """Return the order of a round: reversed in every other one, so that none always follows the same other one."""
+    return list(runs)[:: -1 if round_number % 2 else 1]
+
+
 def ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
     """Return the median over rounds of the ratio of two runs' times."""
     return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
 
 
 def commit() -> str:
-    """Return the commit that is checked out, with `+changes` if files of solver or benchmarks differ from it."""
-    dirty = "+changes" if _run("git", "status", "--porcelain", "--", "solver", "benchmarks") else ""
-    return _run("git", "rev-parse", "--short", "HEAD") + dirty
+    """Return the commit that is checked out, with `+changes` if files of `MEASURED` differ from it.
+
+    `unknown` where git does not say, as outside of a clone.
+    """
+    name, changes = _git("rev-parse", "--short", "HEAD"), _git("status", "--porcelain", "--", *MEASURED)
+    return "unknown" if name is None or changes is None else name + ("+changes" if changes else "")
 
 
 def stamp() -> str:
@@ -78,5 +93,10 @@ def _processor() -> str:
     return f"{len(names)} cores of {names[0]}" if names else platform.machine()
 
 
-def _run(*command: str) -> str:
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+def _git(*arguments: str) -> str | None:
+    """Return the output of a command of git; None if it fails."""
+    try:
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

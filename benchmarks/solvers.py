@@ -5,7 +5,7 @@
     python benchmarks/solvers.py --write            # and put tables and plot into docs/benchmarks/
 
 One thread each, in interleaved rounds. `Exact` and the other solvers are timed by `ms.solve`, including checks and
-certificate; other methods are timed without either. Gaps are relative to the proved optimum of each tile.
+certificate; other methods neither check nor certify. Gaps are relative to the proved optimum of each tile.
 """
 
 from __future__ import annotations

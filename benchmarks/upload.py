@@ -31,6 +31,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from blake3 import blake3
+from measuring import commit
 
 from masksmith_service.local import valkey
 
@@ -214,12 +215,6 @@ def clear(*folders: Path) -> None:
         shutil.rmtree(folder)
         folder.mkdir()
     os.sync()
-
-
-def commit() -> str:
-    """Name the commit that is checked out, with `-dirty` if files differ from it."""
-    words = ["git", "describe", "--always", "--dirty", "--abbrev=10"]
-    return subprocess.run(words, capture_output=True, text=True, check=False, cwd=Path(__file__).parent).stdout.strip()
 
 
 def machine() -> str:

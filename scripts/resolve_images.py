@@ -1,11 +1,13 @@
-"""Pin the base images of Dockerfile and docker-compose.yml to the digests of their tags in Docker Hub.
+"""Pin the base images of Dockerfile, docker-compose.yml and the manifests to the digests of their tags in Docker Hub.
 
     python scripts/resolve_images.py [--check]
 
-Writes `image:tag@sha256:...`. The script writes no digest that is not in a response of the registry. With `--check`
-nothing is written, and the exit code is 1 if an image is not pinned, or its tag has another digest now. Exit code 2 if
-the registry does not respond with a digest, or a file cannot be read or written. An image of another registry keeps the
-digest that it has; one without a digest is an error.
+Writes `image:tag@sha256:...`. Build arguments of a tag are replaced by their default values, and removed where nothing
+else uses them: Docker ignores the tag of an image with a digest, and would build the default for any argument. The
+script writes no digest that is not in a response of the registry. With `--check` nothing is written, and the exit code
+is 1 if an image is not pinned, or its tag has another digest now. Exit code 2 if the registry does not respond with a
+digest, or a file cannot be read or written. An image of another registry keeps the digest that it has; one without a
+digest is an error.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-FILES = ("Dockerfile", "docker-compose.yml")
+FILES = ("Dockerfile", "docker-compose.yml", "deploy/kubernetes/base/valkey.yaml")
 HUB = "https://registry-1.docker.io"
 ACCEPT = ", ".join(
     f"application/vnd.{kind}+json"
@@ -34,6 +36,10 @@ REFERENCE = re.compile(
     r"(?P<digest>@sha256:[0-9a-f]{64})?",
     re.MULTILINE,
 )
+
+
+VARIABLE = re.compile(r"\$\{?(\w+)\}?")
+"""A build argument in a tag, or elsewhere in a Dockerfile."""
 
 
 class RegistryError(Exception):
@@ -72,8 +78,10 @@ def digest_of(name: str, tag: str, registry: str = HUB) -> str:
 def pinned(text: str, arguments: dict[str, str], registry: str = HUB) -> str:
     """Pin all images of a text that have a tag to their digests; images that are built here have no tag.
 
+    Build arguments in tags are replaced by their values, and their lines removed unless they are used elsewhere.
+
     Args:
-        text: A Dockerfile, or a compose file.
+        text: A Dockerfile, a compose file, or a manifest.
         arguments: Default values of the build arguments that tags contain, by name.
         registry: URL of the registry.
 
@@ -87,13 +95,21 @@ def pinned(text: str, arguments: dict[str, str], registry: str = HUB) -> str:
             if match["digest"] is None:
                 raise RegistryError(f"{match['name']}:{match['tag']} is in {host}, not in Docker Hub: pin it by hand")
             return match[0]
-        tag = re.sub(r"\$\{?(\w+)\}?", lambda variable: arguments.get(variable[1], variable[0]), match["tag"])
+        tag = VARIABLE.sub(lambda variable: arguments.get(variable[1], variable[0]), match["tag"])
         if "$" in tag:
             raise RegistryError(f"{match['name']}:{match['tag']}: a build argument of the tag has no default value")
         digest = digest_of(match["name"], tag, registry)
-        return f"{match['before']}{match['name']}:{match['tag']}@{digest}"
+        return f"{match['before']}{match['name']}:{tag}@{digest}"
 
-    return REFERENCE.sub(replace, text)
+    replaced = {name for match in REFERENCE.finditer(text) for name in VARIABLE.findall(match["tag"])}
+    return _without_unused_arguments(REFERENCE.sub(replace, text), replaced)
+
+
+def _without_unused_arguments(text: str, names: set[str]) -> str:
+    """Remove the `ARG` lines of those build arguments that the text does not use."""
+    for name in sorted(names - set(VARIABLE.findall(text))):
+        text = re.sub(rf"^ARG {name}=\S+\n", "", text, flags=re.MULTILINE)
+    return text
 
 
 def _head(url: str, headers: dict[str, str]) -> str:

@@ -55,6 +55,27 @@ def test_times_and_peers_are_written_down(gpu_exact, tmp_path):
     assert "torch's greedy tile kernel" in next(line for line in text.splitlines() if "cannot run" in line)
 
 
+@pytest.mark.parametrize("failing", [[64], [64, 128]])
+def test_times_of_the_cpu_are_not_called_those_of_the_device(gpu_exact, tmp_path, monkeypatch, failing):
+    solve = ms.solve
+
+    def fall_back(scores, pattern, *arguments, **options):
+        solution = solve(scores, pattern, *arguments, **options)
+        reason = {"fallback": "cuda:0 failed (OutOfMemoryError: no room)"} if len(scores) in failing else {}
+        return replace(solution, stats=solution.stats | reason)
+
+    monkeypatch.setattr(ms, "solve", fall_back)
+    monkeypatch.setattr(gpu_exact, "TIMED", ("transposable 2:4",))
+    monkeypatch.setattr(gpu_exact, "_peers", lambda device, quick: "")
+    if len(failing) == 2:
+        with pytest.raises(RuntimeError, match="the device was not used: cuda:0 failed"):
+            gpu_exact.times("cpu", tmp_path, quick=False)
+        return
+    assert gpu_exact.times("cpu", tmp_path, quick=False).startswith("2 times")
+    text = (tmp_path / "exact_times.md").read_text()
+    assert text.count("cannot run: the device was not used: cuda:0 failed (OutOfMemoryError: no room)") == 2
+
+
 def test_bits_are_not_compared_with_themselves(gpu_exact, tmp_path):
     with pytest.raises(RuntimeError, match="the device was not used"):
         gpu_exact.bits("cpu", tmp_path, quick=True)

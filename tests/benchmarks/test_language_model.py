@@ -94,3 +94,20 @@ def test_rows_are_ordered_by_pattern_and_perplexity(language_model):
 
 def test_every_row_of_the_table_has_a_method(language_model):
     assert {method for method, _ in language_model.TABLE_ROWS} == set(language_model.METHODS)
+
+
+def test_every_missing_row_is_measured_in_a_process_of_its_own(language_model, monkeypatch):
+    commands = []
+    monkeypatch.setattr(language_model, "TABLE_ROWS", [("dense", "-"), ("Wanda", "2:4"), ("RIA", "50%")])
+    monkeypatch.setattr(language_model, "_read_rows", lambda: [{"method": "Wanda", "pattern": "2:4"}])
+    monkeypatch.setattr("subprocess.run", lambda command, check: commands.append(command[2:]) if check else None)
+    monkeypatch.setattr("sys.argv", ["language_model.py", "model", "--missing", "--write"])
+    language_model.main()
+    assert commands == [["model", "dense", "-", "--write"], ["model", "RIA", "50%", "--write"]]
+
+
+def test_a_run_without_a_method_is_refused_before_the_model_is_loaded(language_model, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["language_model.py", "model"])
+    with pytest.raises(SystemExit):
+        language_model.main()
+    assert "name a METHOD, or use --missing" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """deploy/kubernetes without a cluster: manifests against Kubernetes' schemas, and their processes on this machine."""
 
 import os
+import re
 import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
@@ -16,6 +17,7 @@ from support.pages import blocks
 from support.processes import environment, free_port, poll
 
 from masksmith_service.local.valkey import find_binary
+from masksmith_service.server import GRACE_S
 from masksmith_service.settings import Settings as ServiceSettings
 from masksmith_state.queue import QUEUES, role_and_device
 from masksmith_state.worker_registry import HEARTBEAT_TIMEOUT_S
@@ -185,6 +187,26 @@ def test_workers_are_scaled_by_the_queue_that_they_consume():
         role, kind = role_and_device(queue)
         assert role == "search"
         assert own_environment(scaled["scaleTargetRef"]["name"])["MASKSMITH_WORKER_DEVICE"].startswith(kind)
+
+
+def test_only_the_autoscaler_sets_the_number_of_the_workers_that_it_scales():
+    scaled = {each["spec"]["scaleTargetRef"]["name"] for each in BY_KIND["ScaledObject"].values()}
+    removed = [
+        name
+        for patch in kustomization("autoscaling")["patches"]
+        for name in BY_KIND[patch["target"]["kind"]]
+        if re.fullmatch(patch["target"]["name"], name)
+        and yaml.safe_load(patch["patch"]) == [{"op": "remove", "path": "/spec/replicas"}]
+    ]
+    assert sorted(removed) == sorted(scaled)
+    assert all("replicas" in WORKLOADS[name]["spec"] for name in scaled), "such a patch needs the field"
+
+
+def test_a_service_that_ends_takes_connections_until_nodes_have_learnt_of_it():
+    command, seconds = container("masksmith-service")["lifecycle"]["preStop"]["exec"]["command"]
+    assert command == "sleep"
+    pod = WORKLOADS["masksmith-service"]["spec"]["template"]["spec"]
+    assert 2 <= int(seconds) <= pod["terminationGracePeriodSeconds"] - GRACE_S
 
 
 class Node:

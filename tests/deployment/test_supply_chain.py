@@ -19,6 +19,7 @@ resolve_images, sbom, audit, check_constraints = (
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
+VALKEY = Path("deploy/kubernetes/base/valkey.yaml")
 DIGESTS = {"/v2/library/python/manifests/3.11-slim": "a" * 64, "/v2/valkey/valkey/manifests/9-alpine": "b" * 64}
 
 
@@ -62,6 +63,8 @@ def registry():
 def copy(tmp_path):
     (tmp_path / "Dockerfile").write_text(DOCKERFILE)
     (tmp_path / "docker-compose.yml").write_text(COMPOSE)
+    (tmp_path / VALKEY).parent.mkdir(parents=True)
+    (tmp_path / VALKEY).write_text((ROOT / VALKEY).read_text())
     return tmp_path
 
 
@@ -75,8 +78,12 @@ def test_every_image_that_is_not_built_here_is_pinned(registry, copy, monkeypatc
     assert (copy / "Dockerfile").read_text() == DOCKERFILE
     assert run(monkeypatch, copy, registry) == 0
     dockerfile, compose = (copy / "Dockerfile").read_text(), (copy / "docker-compose.yml").read_text()
-    assert dockerfile.count(f"FROM python:${{PYTHON}}-slim@sha256:{'a' * 64} AS ") == DOCKERFILE.count("FROM python:")
-    assert f"image: valkey/valkey:9-alpine@sha256:{'b' * 64}\n" in compose
+    assert dockerfile.count(f"FROM python:3.11-slim@sha256:{'a' * 64} AS ") == DOCKERFILE.count("FROM python:")
+    # Docker would ignore an argument that is in the tag only, and build another Python than the one asked for.
+    assert "PYTHON=3.11" not in dockerfile
+    assert "ARG PIP_INDEX_URL\n" in dockerfile
+    for text in (compose, (copy / VALKEY).read_text()):
+        assert f"image: valkey/valkey:9-alpine@sha256:{'b' * 64}\n" in text
     assert "image: masksmith-service\n" in compose
     assert run(monkeypatch, copy, registry, "--check") == 0
     # Pinning again takes the tag's present digest.
@@ -148,7 +155,20 @@ def test_files_that_cannot_be_pinned_are_refused_with_a_message(registry, copy, 
 def test_a_build_argument_may_be_written_without_braces(registry, copy, monkeypatch):
     (copy / "Dockerfile").write_text("ARG PYTHON=3.11\nFROM python:$PYTHON-slim\n")
     assert run(monkeypatch, copy, registry) == 0
-    assert f"FROM python:$PYTHON-slim@sha256:{'a' * 64}\n" in (copy / "Dockerfile").read_text()
+    assert (copy / "Dockerfile").read_text() == f"FROM python:3.11-slim@sha256:{'a' * 64}\n"
+
+
+def test_a_build_argument_that_is_used_elsewhere_stays(registry, copy, monkeypatch):
+    (copy / "Dockerfile").write_text("ARG PYTHON=3.11\nFROM python:$PYTHON-slim\nARG PYTHON\nRUN echo ${PYTHON}\n")
+    assert run(monkeypatch, copy, registry) == 0
+    pinned = f"ARG PYTHON=3.11\nFROM python:3.11-slim@sha256:{'a' * 64}\nARG PYTHON\nRUN echo ${{PYTHON}}\n"
+    assert (copy / "Dockerfile").read_text() == pinned
+
+
+def test_every_file_with_an_image_of_a_registry_is_pinned():
+    files = [path for path in (ROOT / "deploy").rglob("*.yaml") if "first-key" not in path.name]
+    found = {str(path.relative_to(ROOT)) for path in files if resolve_images.REFERENCE.search(path.read_text())}
+    assert found <= set(resolve_images.FILES)
 
 
 def test_an_interpreter_without_pip_is_a_problem_with_a_message(tmp_path):

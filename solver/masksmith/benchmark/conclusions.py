@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from .cases import Case, Layer, labels
-from .results import CaseResult, Gain
+from .results import CaseResult, Gain, Measurement, timings_of_one_kind
 
 CurveKey = tuple[str, Layer, int, str, str, str]
 """Kernel, layer, batch, dtype, direction and family of patterns."""
@@ -92,6 +92,8 @@ class BreakEven:
 @dataclass(frozen=True)
 class Estimate:
     """Total time of a model's linear layers; a layer that the model has several times is added several times.
+
+    All times are of graph replays if dense and every sparse kernel of all layers have one, else of eager calls.
 
     Attributes:
         pattern, batch, dtype, direction: The cases that are summed.
@@ -224,10 +226,11 @@ def _estimate(key: tuple[str, int, str, str], results: Sequence[CaseResult]) -> 
     label_of = labels(result.case.layer for result in results)
     names = {measurement.kernel for result in results for measurement, _ in result.speedups}
     by_kernel, least_by_kernel, most_by_kernel = (dict.fromkeys(sorted(names), 0.0) for _ in range(3))
+    timing = timings_of_one_kind(measurement for result in results for measurement in _compared(result))
     for result in results:
-        assert result.dense_s is not None
-        layers_s = result.case.layer.count * result.dense_s
-        gains = {measurement.kernel: gain for measurement, gain in result.gains}
+        dense, *sparse = _compared(result)
+        layers_s = result.case.layer.count * timing(dense).median_s
+        gains = {measurement.kernel: Gain.of(timing(dense), timing(measurement)) for measurement in sparse}
         best = max(gains, key=lambda name: gains[name].value, default="dense")
         if best == "dense" or gains[best].value <= 1.0:
             best, gain = "dense", Gain(1.0, 1.0, 1.0)
@@ -245,3 +248,10 @@ def _estimate(key: tuple[str, int, str, str], results: Sequence[CaseResult]) -> 
             most_by_kernel[name] += layers_s / gain.low
     low, high = dense_s / slowest_s, dense_s / fastest_s
     return Estimate(*key, dense_s, best_s, kernels, by_kernel, low, high, least_by_kernel, most_by_kernel)
+
+
+def _compared(result: CaseResult) -> list[Measurement]:
+    """Return the measurements of dense and of the kernels of `gains`."""
+    dense = result.of("dense")
+    assert dense is not None
+    return [dense, *(measurement for measurement, _ in result.gains)]

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from .host_clock import Runs, Seconds
+from .host_clock import AfterRound, Runs, Seconds, do_nothing
 
 WARM_UPS = 3
 """Calls on a side stream before a graph is captured."""
@@ -41,8 +41,8 @@ class CudaClock:
     pause_s: float = 0.002
     cuda: Any = torch.cuda
 
-    def time(self, runs: Runs, rounds: int) -> tuple[Seconds, Seconds]:
-        """Time each run in every round.
+    def time(self, runs: Runs, rounds: int, after_round: AfterRound = do_nothing) -> tuple[Seconds, Seconds]:
+        """Time each run in every round; `after_round` is called directly after the work of each round.
 
         Returns:
             Seconds of a call, by name and round; and seconds of a graph's replay, by name and round, without the names
@@ -50,9 +50,9 @@ class CudaClock:
         """
         # Events and graphs belong to the current device, whatever the device of the tensors.
         with self.cuda.device(self.device):
-            return self._time(runs, rounds)
+            return self._time(runs, rounds, after_round)
 
-    def _time(self, runs: Runs, rounds: int) -> tuple[Seconds, Seconds]:
+    def _time(self, runs: Runs, rounds: int, after_round: AfterRound) -> tuple[Seconds, Seconds]:
         flush = self._flusher()
 
         def flush_and_wait() -> None:
@@ -68,6 +68,7 @@ class CudaClock:
                 eager[name].append(self._median(runs[name], flush_and_wait))
                 if name in graphs:
                     replayed[name].append(self._median(graphs[name].replay, flush))
+            after_round()
             time.sleep(self.pause_s)
         return eager, replayed
 
@@ -104,7 +105,8 @@ class CudaClock:
         self.cuda.current_stream(self.device).wait_stream(stream)
         graph = self.cuda.CUDAGraph()
         try:
-            with self.cuda.graph(graph):
+            # torch's default capture stream belongs to the device of the process's first capture.
+            with self.cuda.graph(graph, stream=stream):
                 run()
         except RuntimeError:
             self.cuda.synchronize(self.device)

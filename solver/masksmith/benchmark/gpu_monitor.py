@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
@@ -74,12 +74,17 @@ class GpuMonitor:
         return [label for name, label in SLOWDOWNS.items() if reasons & _reason_bit(self._nvml, name)]
 
 
-def merge_states(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-    """Return the state after a case, with the SM clock before it, and the throttling of both states; {} for a CPU."""
-    if not after:
-        return {}
-    throttled = sorted({*before.get("throttled", ()), *after.get("throttled", ())})
-    return after | {"sm_clock_mhz_before": before.get("sm_clock_mhz"), "throttled": throttled}
+def merge_states(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the last of a case's states, with the SM clock of the first, and the throttling of all of them.
+
+    {} for a CPU. If NVML is unavailable, only `missing`; without `throttled` if no state has it, since it is unknown.
+    """
+    first, last = states[0], states[-1]
+    if not last or "missing" in last:
+        return last
+    known = [state["throttled"] for state in states if "throttled" in state]
+    throttled = {"throttled": sorted(set().union(*known))} if known else {}
+    return last | {"sm_clock_mhz_before": first.get("sm_clock_mhz")} | throttled
 
 
 def _reason_bit(nvml: Any, name: str) -> int:

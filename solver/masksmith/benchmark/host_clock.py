@@ -11,6 +11,12 @@ Runs = Mapping[str, Callable[[], object]]
 """By name of the kernel, a function that calls it once."""
 Seconds = dict[str, list[float]]
 """By name of the kernel, the seconds of a call in each round."""
+AfterRound = Callable[[], None]
+"""Function that is called after each round."""
+
+
+def do_nothing() -> None:
+    """Be the default of `AfterRound`."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +31,10 @@ class HostClock:
     threads: int = 1
     block_s: float = 0.004
 
-    def time(self, runs: Runs, rounds: int) -> tuple[Seconds, Seconds]:
+    def time(self, runs: Runs, rounds: int, after_round: AfterRound = do_nothing) -> tuple[Seconds, Seconds]:
         """Time one block of each run per round, so that changes of the machine's speed affect all runs equally.
+
+        `after_round` is called after each round.
 
         Returns:
             Seconds per call, by name and round; and an empty dict in the place of seconds of CUDA graphs.
@@ -38,6 +46,7 @@ class HostClock:
             # Every other round runs in reverse, so that no kernel always follows the same other one in the cache.
             for name in list(timers)[:: -1 if round_number % 2 else 1]:
                 seconds[name].append(timers[name].timeit(call_counts[name]).median)
+            after_round()
         return seconds, {}
 
     def _calls_per_block(self, timer: Timer) -> int:

@@ -22,6 +22,8 @@ def describe(device: str, threads: int) -> dict[str, Any]:
     """
     import torch
 
+    from .precision import allows_tf32
+
     facts: dict[str, Any] = {
         "device": device,
         "processor": _processor_name(),
@@ -29,7 +31,7 @@ def describe(device: str, threads: int) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "tf32": torch.backends.cuda.matmul.allow_tf32,
+        "tf32": allows_tf32(),
     }
     versions = {name: _version(name) for name in PACKAGES}
     facts |= {name: text for name, text in versions.items() if text is not None}

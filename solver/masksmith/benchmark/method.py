@@ -5,7 +5,8 @@
 2. Every kernel's product is compared with the float64 product of the masked weight; the product of `dense` is compared
    with that of the weight before it is masked. Kernels that cannot run, fail, or have wrong results are not timed.
 3. In each round, every kernel with a correct result runs, so that changes of the machine's speed affect all of them
-   equally. Times are medians over rounds, and a speed-up is the ratio of two medians.
+   equally. Times are medians over rounds, and a speed-up is the ratio of two medians. A GPU's clocks and throttling are
+   read before the kernels are packed, and directly after each round.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -24,13 +26,14 @@ import torch
 
 from .cases import BASELINES, Case
 from .cuda_clock import CudaClock
-from .fastest import Product, fastest
+from .fastest import Product, fastest, synchronise
 from .gpu_monitor import GpuMonitor, merge_states
-from .host_clock import HostClock, Runs, Seconds
+from .host_clock import AfterRound, HostClock, Runs, Seconds
 from .kernel import Kernel, Operand, obstacle_of
 from .machine import describe
 from .operands import check_mask, make_operand, reference, weight_and_mask
 from .peaks import Clock, Peaks, measure
+from .precision import full_float32_precision
 from .results import CaseResult, Measurement, Timing
 
 log = logging.getLogger("masksmith")
@@ -72,26 +75,28 @@ class Bench:
 
     def measure(self, case: Case) -> CaseResult:
         """Measure one case, with TF32 switched off; a kernel's error is reported in its measurement."""
-        threads_before, tf32_before = torch.get_num_threads(), torch.backends.cuda.matmul.allow_tf32
+        threads_before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
-        torch.backends.cuda.matmul.allow_tf32 = False
+        # Kernels may launch on the current device, whatever the device of their operands.
+        current_device = nullcontext() if self.device == "cpu" else torch.cuda.device(self.device)
         try:
-            return self._measure(case)
+            with full_float32_precision(), current_device:
+                return self._measure(case)
         finally:
             torch.set_num_threads(threads_before)
-            torch.backends.cuda.matmul.allow_tf32 = tf32_before
 
     def _measure(self, case: Case) -> CaseResult:
         weight, mask = self._weight_and_mask(case)
         operand, x = make_operand(case, weight, mask, self.device, self.threads, self.seed)
-        gpu_before = self._monitor.read()
+        gpu_states = [self._monitor.read()]
         products, measurements = self._prepare(case, operand, x)
         density = float(mask.mean())
         runs = {name: partial(product, x) for name, product in products.items()}
-        timed_measurements = self._time(case, density, runs, measurements)
-        gpu_conditions = merge_states(gpu_before, self._monitor.read())
+        timed_measurements = self._time(
+            case, density, runs, measurements, lambda: gpu_states.append(self._monitor.read())
+        )
         in_order = [timed_measurements[name] for name in case.kernels]
-        return CaseResult(case, density, in_order, gpu_conditions, self.machine(case.dtype))
+        return CaseResult(case, density, in_order, merge_states(gpu_states), self.machine(case.dtype))
 
     def machine(self, dtype: str) -> dict[str, Any]:
         """Return the description of machine and device, with the peak rates for a dtype if they were measured."""
@@ -126,7 +131,7 @@ class Bench:
                 measurements[name] = Measurement(name, "skipped", reason)
                 continue
             try:
-                product, measurement = prepare(self.kernels[name], operand)
+                product, measurement = prepare(self.kernels[name], operand, self.clock)
                 expected = unmasked_reference if name == "dense" else masked_reference
                 error = expected.error(product(x))
             except Exception as exception:  # noqa: BLE001 - the other kernels are still measured
@@ -147,11 +152,12 @@ class Bench:
         density: float,
         runs: Runs,
         measurements: Mapping[str, Measurement],
+        after_round: AfterRound,
     ) -> dict[str, Measurement]:
         if not runs:
             return dict(measurements)
         peaks = self._peaks_of(case.dtype)
-        eager, graph = self.clock.time(runs, self.rounds)
+        eager, graph = self.clock.time(runs, self.rounds, after_round)
         timed_measurements = dict(measurements)
         for name in runs:
             eager_speedup = speedup(eager, name)
@@ -181,14 +187,21 @@ def _wrong_result_reason(error: float) -> str:
     return f"wrong result: the error is {error:.3g} times the largest possible rounding error"
 
 
-def prepare(kernel: Kernel, operand: Operand) -> tuple[Product, Measurement]:
-    """Pack a weight, tune the kernel, and select its fastest implementation; the first two steps are timed."""
+def prepare(kernel: Kernel, operand: Operand, clock: Clock) -> tuple[Product, Measurement]:
+    """Pack a weight, tune the kernel, and select its fastest implementation; the first two steps are timed.
+
+    On a CUDA device, each of the two times ends when the device has done the work of the step.
+    """
+    device = operand.sample.device
+    synchronise(device)
     started = time.perf_counter()
     packed = kernel.pack(operand)
+    synchronise(device)
     packed_at = time.perf_counter()
     notes = dict(packed.notes) | ({} if packed.tune is None else dict(packed.tune()))
+    synchronise(device)
     tune_s = None if packed.tune is None else time.perf_counter() - packed_at
-    product_name, product = fastest(packed.ways, operand.sample)
+    product_name, product = fastest(packed.ways, operand.sample, clock if isinstance(clock, CudaClock) else None)
     if len(packed.ways) > 1:
         notes["way"] = product_name
     name, pack_s = kernel.declaration.name, packed_at - started

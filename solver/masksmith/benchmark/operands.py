@@ -21,6 +21,12 @@ UNIT_ROUNDOFFS = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11,
 """Largest relative error of rounding to each dtype."""
 SUM_ROUNDOFFS = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-24, "bfloat16": 2.0**-24}
 """Largest relative error of rounding to the dtype in which products of each dtype are summed: at least float32."""
+UNDERFLOWS = {"float64": 2.0**-1022, "float32": 2.0**-126, "float16": 2.0**-25, "bfloat16": 2.0**-126}
+"""Largest absolute error of rounding a product below the normal numbers of each dtype.
+
+Half the smallest subnormal number for float16; the smallest normal number for the others, because kernels may replace
+subnormal numbers of float32 by 0.
+"""
 OUTPUT_ROUNDINGS = 8
 """Number of roundings to the output's dtype that a kernel may make, since some kernels add partial sums in it."""
 
@@ -33,7 +39,8 @@ class Reference:
         product: The product of the operands as rounded to their dtype.
         allowance: Bound on the rounding error of each entry: `|X| |A|^T` times a relative error. The relative error is
             that of a sum of as many terms as the fullest row of A has non-zero entries, plus that of
-            `OUTPUT_ROUNDINGS` roundings to the dtype of the output.
+            `OUTPUT_ROUNDINGS` roundings to the dtype of the output. The absolute errors of as many roundings of numbers
+            below the dtype's normal numbers are added.
     """
 
     product: torch.Tensor
@@ -109,6 +116,6 @@ def reference(matrix: torch.Tensor, x: torch.Tensor, dtype: str) -> Reference:
     terms = int((matrix != 0).sum(dim=1).max())
     # Each term is rounded at most `terms` times, as a product and in sums; 2 is a margin.
     relative_error = (terms + 2) * SUM_ROUNDOFFS[dtype] + OUTPUT_ROUNDINGS * UNIT_ROUNDOFFS[dtype]
-    allowance = (wide_x.abs() @ wide_matrix.abs().t()) * relative_error
-    # Where the allowance is 0, an error of 0 must not be divided by it.
+    allowance = (wide_x.abs() @ wide_matrix.abs().t()) * relative_error + OUTPUT_ROUNDINGS * UNDERFLOWS[dtype]
+    # With float64, an error divided by the allowance must not overflow.
     return Reference(wide_x @ wide_matrix.t(), allowance.clamp_min(1e-300))

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, NamedTuple
 from .cases import labels
 from .conclusions import family
 from .report import Report
-from .results import Gain
+from .results import Gain, Measurement, timings_of_one_kind
 from .tables import case_suffix
 
 Curves = dict[str, list[tuple[float, float]]]
@@ -26,14 +26,16 @@ class _LayerTimes(NamedTuple):
     Attributes:
         shape: Rows and columns of the layers.
         density: Share of entries that the mask keeps.
-        dense_s: Seconds of the dense products of all these layers.
-        gain: Speed-up of the kernel, with its range.
+        layer_count: Number of these layers.
+        dense: Measurement of the dense product.
+        sparse: Measurement of the kernel.
     """
 
     shape: tuple[int, int]
     density: float
-    dense_s: float
-    gain: Gain
+    layer_count: int
+    dense: Measurement
+    sparse: Measurement
 
 
 def draw(report: Report, target: Path | BinaryIO, kind: str | None = None) -> None:
@@ -82,15 +84,17 @@ def _points(report: Report, batch: int) -> list[tuple[str, list[tuple[float, Gai
     families = _families(report)
     by_label_and_pattern: dict[tuple[str, str], list[_LayerTimes]] = defaultdict(list)
     for result in report.results:
-        case = result.case
-        if case.batch != batch or result.dense_s is None:
+        case, dense = result.case, result.of("dense")
+        if case.batch != batch or dense is None:
             continue
-        shape, dense_s = (case.layer.rows, case.layer.cols), case.layer.count * result.dense_s
-        for measurement, gain in result.gains:
+        shape, count = (case.layer.rows, case.layer.cols), case.layer.count
+        for measurement, _ in result.gains:
             kernel = measurement.kernel
             family_text = f" ({family(case.pattern)})" if len(families[kernel]) > 1 else ""
             label = f"{kernel}{family_text}{case_suffix(case, report)}"
-            by_label_and_pattern[label, case.pattern].append(_LayerTimes(shape, result.density, dense_s, gain))
+            by_label_and_pattern[label, case.pattern].append(
+                _LayerTimes(shape, result.density, count, dense, measurement)
+            )
     shape_count = max((_shape_count(layers) for layers in by_label_and_pattern.values()), default=0)
     points: dict[str, list[tuple[float, Gain]]] = defaultdict(list)
     for (label, _), layers in by_label_and_pattern.items():
@@ -112,10 +116,14 @@ def _families(report: Report) -> dict[str, set[str]]:
 
 def _total_gain(layers: list[_LayerTimes]) -> Gain:
     """Return the speed-up over all layers, and its range."""
-    dense_s = sum(layer.dense_s for layer in layers)
+    timing = timings_of_one_kind(measurement for layer in layers for measurement in (layer.dense, layer.sparse))
+    times = [
+        (layer.layer_count * timing(layer.dense).median_s, Gain.of(timing(layer.dense), timing(layer.sparse)))
+        for layer in layers
+    ]
+    dense_s = sum(layers_s for layers_s, _ in times)
     value, low, high = (
-        dense_s / sum(layer.dense_s / getattr(layer.gain, name) for layer in layers)
-        for name in ("value", "low", "high")
+        dense_s / sum(layers_s / getattr(gain, name) for layers_s, gain in times) for name in ("value", "low", "high")
     )
     return Gain(value, low, high)
 

@@ -89,7 +89,8 @@ def _rows(result: CaseResult) -> list[list[Any]]:
         case.layer.name, case.layer.rows, case.layer.cols, case.layer.count, case.batch, case.dtype, case.direction,
         case.pattern, result.density, case.purpose,
     ]  # fmt: skip
-    throttled = " ".join(result.conditions.get("throttled", ()))
+    # A GPU whose state could not be read may have been throttled.
+    throttled = " ".join(result.conditions.get("throttled", ["unknown"] if result.conditions else []))
     if result.measurements:
         return [[*head, *_measured_values(measurement, throttled)] for measurement in result.measurements]
     failure = ["", "failed", result.error]  # kernel, outcome and reason of a case that failed as a whole

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -80,6 +80,22 @@ class Measurement:
         return None
 
 
+def timings_of_one_kind(measurements: Iterable[Measurement]) -> Callable[[Measurement], Timing]:
+    """Return the function that gives the time of each of these measurements that can be added to those of the others.
+
+    Times are of graph replays if all of the measurements have one, else of eager calls: a replay is without the
+    overhead of Python and the launch, which eager calls include.
+    """
+    replays = all(measurement.graph is not None for measurement in measurements)
+
+    def timing(measurement: Measurement) -> Timing:
+        selected = (measurement.graph if replays else measurement.eager) or measurement.timing
+        assert selected is not None
+        return selected
+
+    return timing
+
+
 @dataclass(frozen=True)
 class Gain:
     """A speed-up over dense, computed from the times that reports show.
@@ -117,7 +133,8 @@ class CaseResult:
         case: The case.
         density: Share of entries that its mask keeps; that of the pattern if the case failed.
         measurements: One per kernel, dense first; none if the case failed.
-        conditions: Clocks, temperature, power and throttling, if the device reports them.
+        conditions: Clocks, temperature and power directly after the last round, and throttling after any round, if the
+            device reports them.
         machine: Description of the machine.
         error: Error of the case as a whole, or None.
     """

@@ -18,14 +18,18 @@ if TYPE_CHECKING:
         reason_not_cuda_device as reason_not_cuda_device,
         reason_not_torch_device as reason_not_torch_device,
     )
-    from .jit import device_error_types as device_error_types, reason_kernels_cannot_run as reason_kernels_cannot_run
+    from .jit import (
+        device_error_types as device_error_types,
+        is_device_error as is_device_error,
+        reason_kernels_cannot_run as reason_kernels_cannot_run,
+    )
     from .solve import solve_on as solve_on
 
 __all__, __getattr__, __dir__ = attach(
     __name__,
     {
         "facts": ("device_facts", "reason_not_cuda_device", "reason_not_torch_device"),
-        "jit": ("device_error_types", "reason_kernels_cannot_run"),
+        "jit": ("device_error_types", "is_device_error", "reason_kernels_cannot_run"),
         "solve": ("solve_on",),
     },
     extras=EXTRAS,

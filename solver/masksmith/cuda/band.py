@@ -144,7 +144,7 @@ class Band:
         objective, violation, total = (launcher.empty(tiles, dtype=torch.float64) for _ in range(3))
         legal = launcher.empty(tiles, dtype=torch.uint8)
         threads = THREADS // tile.cols * tile.cols
-        blocks = (self.down, -(-self.across * tile.cols // threads))
+        blocks = self.down * -(-self.across * tile.cols // threads)
         results = self.results
         launcher.launch(
             compile_certificate(self.element), blocks, threads, self.scores, results.mask, self._forced(),

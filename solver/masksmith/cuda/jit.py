@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -53,12 +54,31 @@ def reason_kernels_cannot_run() -> str | None:
     return None if cuda.is_available() else "numba-cuda finds no CUDA device, or no driver for it"
 
 
-def device_error_types() -> tuple[type[Exception], ...]:
-    """Return the exception types that mean a failure of the device, not of the problem or of this code."""
-    import torch
-    from numba.cuda.cudadrv import driver, error
+DEVICE_ERRORS = {
+    "numba.cuda.cudadrv.error": ("CudaDriverError", "CudaRuntimeError", "CudaSupportError", "NvvmError", "NvrtcError"),
+    "numba.cuda.cudadrv.driver": ("CudaAPIError", "LinkerError"),
+    "cuda.core._utils.cuda_utils": ("CUDAError", "NVRTCError"),
+    "cuda.bindings.nvjitlink": ("nvJitLinkError",),
+    "torch": ("AcceleratorError", "OutOfMemoryError"),
+    "torch.cuda": ("OutOfMemoryError",),
+}
+"""Names of exceptions by module: those of numba, of the packages with which it links and launches, and of torch.
 
-    names = ("CudaDriverError", "CudaSupportError", "NvvmError")
-    numba_errors = [getattr(error, name) for name in names if hasattr(error, name)]
-    torch_error = getattr(torch, "AcceleratorError", torch.cuda.OutOfMemoryError)
-    return (*numba_errors, driver.CudaAPIError, torch.cuda.OutOfMemoryError, torch_error)
+Which of them exist depends on the versions, and in the simulator some do not.
+"""
+
+
+def device_error_types() -> tuple[type[Exception], ...]:
+    """Return the exception types of numba, CUDA's Python packages and torch that mean a failure of the device."""
+    found = []
+    for module_name, names in DEVICE_ERRORS.items():
+        with suppress(ImportError):
+            module = import_module(module_name)
+            found += [getattr(module, name) for name in names if hasattr(module, name)]
+    return tuple(dict.fromkeys(found))
+
+
+def is_device_error(error: Exception) -> bool:
+    """Whether an exception means a failure of the device, not of the problem or of this code."""
+    # torch before 2.8 raises a plain RuntimeError for errors that CUDA reports after the launch.
+    return isinstance(error, device_error_types()) or str(error).startswith("CUDA error:")

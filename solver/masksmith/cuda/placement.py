@@ -32,7 +32,7 @@ def solve_on_device(problem: Problem, solver: Solver) -> Solution | str | None:
     device = _device_for(problem.scores, solver)
     if device is None:
         return None
-    from . import device_error_types, reason_kernels_cannot_run, reason_not_cuda_device, solve_on
+    from . import is_device_error, reason_kernels_cannot_run, reason_not_cuda_device, solve_on
     from .jit import SIMULATED
 
     is_named = solver.device is not None
@@ -46,7 +46,9 @@ def solve_on_device(problem: Problem, solver: Solver) -> Solution | str | None:
         return reason
     try:
         return solve_on(device, problem)
-    except device_error_types() as error:
+    except Exception as error:
+        if not is_device_error(error):
+            raise
         reason = f"{device} failed ({type(error).__name__}: {error})"
         log.warning("%s%s; solving on the CPU", f"{problem.name}: " if problem.name else "", reason)
         return reason

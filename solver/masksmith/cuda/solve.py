@@ -268,4 +268,8 @@ def is_taken_by_torch(dtype: np.dtype[Any]) -> bool:
 
 def solve_on(device: str, problem: Problem) -> Solution:
     """Solve a problem exactly on a CUDA device (in the simulator: on the CPU); raises like `DeviceSolve.solve`."""
-    return DeviceSolve(problem, "cpu" if SIMULATED else device).solve()
+    if SIMULATED:
+        return DeviceSolve(problem, "cpu").solve()
+    # numba launches in the current context of CUDA, whatever the device of the tensors.
+    with torch.cuda.device(device):
+        return DeviceSolve(problem, device).solve()

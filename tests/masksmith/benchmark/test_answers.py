@@ -114,6 +114,49 @@ def test_replays_of_a_graph_are_compared_with_replays_only():
     assert [gain.value for _, gain in without_graph.gains] == [2.0]
 
 
+def replayed(measurement, seconds):
+    return replace(measurement, graph=Timing(seconds, seconds, seconds, 5))
+
+
+def test_sums_over_layers_are_of_replays_or_of_eager_calls_and_never_of_both():
+    dense = replayed(timed("dense", 50.0, 50.0), 10.0)
+    eager_only, both = timed("csr", 40.0, 50.0), replayed(timed("csr", 40.0, 50.0), 8.0)
+    case = Case(MIDDLE, 32, "float32", "2:4", "forward", "asked", ("dense", "csr"))
+    other = replace(case, layer=LARGE)
+    [estimate] = Report([CaseResult(case, 0.5, [dense, both])]).estimates
+    assert (estimate.dense_s, estimate.best_s, estimate.by_kernel) == (10.0, 8.0, {"csr": 8.0})
+    mixed = Report([CaseResult(case, 0.5, [dense, eager_only]), CaseResult(other, 0.5, [dense, both])])
+    [estimate] = mixed.estimates
+    assert (estimate.dense_s, estimate.best_s, estimate.by_kernel["csr"]) == pytest.approx((100.0, 80.0, 80.0))
+    assert curves(mixed, 32) == {"csr": [(0.5, pytest.approx(1.25))]}
+
+
+def test_a_curve_over_layers_does_not_weight_eager_calls_by_replays():
+    dense = replayed(timed("dense", 50.0, 50.0), 10.0)
+    long = replayed(timed("dense", 100.0, 100.0), 90.0)
+    case = Case(MIDDLE, 32, "float32", "2:4", "forward", "asked", ("dense", "csr"))
+    results = [
+        CaseResult(case, 0.5, [dense, timed("csr", 25.0, 50.0)]),
+        CaseResult(replace(case, layer=LARGE), 0.5, [long, timed("csr", 100.0, 100.0)]),
+    ]
+    assert curves(Report(results), 32) == {"csr": [(0.5, pytest.approx(150 / 125))]}
+
+
+@pytest.mark.parametrize(
+    ("conditions", "text"),
+    [
+        ({}, ""),
+        ({"throttled": []}, ""),
+        ({"throttled": ["power cap"]}, "power cap"),
+        ({"missing": "no NVML"}, "unknown"),
+    ],
+)
+def test_a_gpu_that_cannot_be_watched_is_not_called_unthrottled(conditions, text):
+    results = [replace(result(SMALL, "50%", 0.5, {"dense": 1.0}), conditions=conditions)]
+    [row] = csv.DictReader(io.StringIO(Report(results).to_csv()))
+    assert row["throttled"] == text
+
+
 def test_points_of_a_curve_lead_to_break_evens_and_to_nothing_else():
     points = [
         result(SMALL, "50%", 0.5, {"dense": 1.0, "csr": 2.0}, "curve"),

@@ -1,10 +1,13 @@
 """Clocks and gauges: the order of things, with recorders in the place of CUDA and NVML."""
 
 from contextlib import contextmanager
+from itertools import cycle
+from types import SimpleNamespace
 
 import torch
 
 from masksmith.benchmark.cuda_clock import CudaClock
+from masksmith.benchmark.fastest import fastest
 from masksmith.benchmark.gpu_monitor import GpuMonitor, merge_states
 from masksmith.benchmark.host_clock import HostClock
 
@@ -51,7 +54,7 @@ class Recorder:
         return Event()
 
     def Stream(self, device):
-        return type("Stream", (), {"wait_stream": lambda self, other: None})()
+        return type("Stream", (), {"wait_stream": lambda self, other: None, "device": device})()
 
     current_stream = Stream
 
@@ -67,8 +70,9 @@ class Recorder:
     def CUDAGraph(self):
         return type("Graph", (), {"replay": lambda graph: self.act("replay", 1.0)})()
 
-    def graph(self, graph):
+    def graph(self, graph, stream=None):
         assert self.current_device == "cpu"
+        assert getattr(stream, "device", None) == "cpu", "torch would capture on the device of its first capture"
         self.capturing = True
         return self
 
@@ -93,6 +97,13 @@ def test_every_call_meets_a_cold_cache_and_an_idle_gpu():
     assert timed == once * 2
 
 
+def test_the_gpu_is_looked_at_directly_after_the_work_of_a_round():
+    recorder = Recorder()
+    clock(recorder).time({"a": lambda: recorder.act("a", 2.0)}, 2, lambda: recorder.log.append("look"))
+    assert recorder.log.count("look") == 2
+    assert recorder.log[-2:] == ["event", "look"]
+
+
 def test_kernels_take_turns_and_every_other_round_goes_backwards():
     recorder = Recorder()
     runs = {name: lambda name=name: recorder.act(name, 1.0) for name in "ab"}
@@ -112,6 +123,21 @@ def test_what_cannot_be_captured_has_no_graph_but_eager_times():
     eager, graph = clock(recorder).time({"a": run}, rounds=1)
     assert eager == {"a": [1.0]}
     assert graph == {}
+
+
+def test_the_implementation_of_a_gpu_is_chosen_by_the_times_that_are_reported():
+    recorder = Recorder()
+    slow_launch = {"fast": lambda x: recorder.act("fast", 9.0), "slow": lambda x: recorder.act("slow", 2.0)}
+    replays = cycle([1.0] * 3 + [5.0] * 3)
+    recorder.CUDAGraph = lambda: SimpleNamespace(replay=lambda: recorder.act("replay", next(replays)))
+    assert fastest(slow_launch, torch.zeros(1), clock(recorder))[0] == "fast"
+
+    def refuse(x):
+        if recorder.capturing:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        recorder.act("refuse", 1.0)
+
+    assert fastest(slow_launch | {"refuse": refuse}, torch.zeros(1), clock(recorder))[0] == "refuse"
 
 
 def test_the_host_clock_repeats_short_calls_and_counts_single_ones():
@@ -167,12 +193,15 @@ def test_gauges_tell_clocks_and_what_slows_them_down():
         "throttled": [],
     }  # fmt: skip
     assert capped["throttled"] == ["power cap"]
-    assert merge_states(capped, idle)["throttled"] == ["power cap"]
+    merged = merge_states([idle | {"sm_clock_mhz": 345}, capped, idle])
+    assert merged == idle | {"throttled": ["power cap"], "sm_clock_mhz_before": 345}
 
 
 def test_a_gpu_that_does_not_tell_is_measured_without_gauges_and_said_to_be():
     state = GpuMonitor("cuda", "1234", Nvml(fault="driver not loaded")).read()
     assert state == {"missing": "clocks unknown: driver not loaded"}
+    assert merge_states([state, state]) == state
+    assert "throttled" not in merge_states([{"power_w": 1.0}, {"power_w": 2.0}])
 
 
 def test_what_a_gpu_does_not_report_is_left_out():
@@ -187,7 +216,7 @@ def test_what_a_gpu_does_not_report_is_left_out():
 
 def test_a_cpu_has_no_gauges():
     assert GpuMonitor("cpu").read() == {}
-    assert merge_states({}, {}) == {}
+    assert merge_states([{}, {}]) == {}
 
 
 def test_the_recorder_was_asked_for_nothing_real():

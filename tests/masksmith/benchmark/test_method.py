@@ -1,15 +1,18 @@
 """Measuring for real, on small shapes: wrong numbers are never timed, and one kernel's fault is its own."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from support.gpus import mock_current_device
 
 import masksmith as ms
 from masksmith.benchmark import BenchmarkError, Declaration, Layer, Packed, Report, Support, benchmark, own_kernels
 from masksmith.benchmark.cases import Case
-from masksmith.benchmark.method import Bench, speedup, summary
+from masksmith.benchmark.host_clock import HostClock
+from masksmith.benchmark.method import Bench, prepare, speedup, summary
 from masksmith.benchmark.operands import reference
 from masksmith.benchmark.peaks import Peaks
 
@@ -95,7 +98,7 @@ def test_only_the_baselines_do_the_work_of_a_dense_product():
 
 def test_a_replay_has_no_speed_up_over_an_eager_call():
     class Clock:
-        def time(self, runs, rounds):
+        def time(self, runs, rounds, after_round):
             return {"dense": [4.0], "own": [2.0]}, {"own": [0.5]}
 
     own = Own("own", lambda operand: lambda x: x @ operand.matrix.t())
@@ -105,6 +108,41 @@ def test_a_replay_has_no_speed_up_over_an_eager_call():
     result = bench.measure(Case(Layer("a", 32, 64), 4, "float32", "2:4", "forward", "asked", tuple(bench.kernels)))
     assert (result.of("own").speedup, result.of("own").graph.median_s) == (2.0, 0.5)
     assert [gain.value for _, gain in result.gains] == [2.0]
+
+
+def test_a_case_runs_while_its_device_is_the_current_one(monkeypatch):
+    seen = []
+    current = mock_current_device(monkeypatch)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="1234"))
+    monkeypatch.setattr(Bench, "_measure", lambda bench, case: seen.append(current()))
+    Bench({}, "cuda:1").measure(None)
+    Bench({}, "cpu").measure(None)
+    assert seen == ["cuda:1", None]
+
+
+def test_packing_and_tuning_of_a_gpu_end_when_the_gpu_has_done_their_work(monkeypatch):
+    log = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: log.append(str(device)))
+
+    class Kernel:
+        declaration = Declaration("own", "for a test", {"cuda": Support({"float32": (1, 1)})})
+
+        def pack(self, operand):
+            log.append("pack")
+            return Packed({"product": lambda x: x}, 1, tune=lambda: {"tuned": str(log.append("tune"))})
+
+    prepare(Kernel(), SimpleNamespace(sample=SimpleNamespace(device=torch.device("cuda:1"))), HostClock())
+    assert log[:5] == ["cuda:1", "pack", "cuda:1", "tune", "cuda:1"]
+
+
+def test_throttling_during_the_rounds_is_reported():
+    own = Own("own", lambda operand: lambda x: x @ operand.matrix.t())
+    bench = Bench({"dense": own_kernels()["dense"], "own": own}, rounds=3)
+    states = iter([[], [], ["power cap"], []])
+    bench._monitor = SimpleNamespace(read=lambda: {"sm_clock_mhz": 1, "throttled": next(states)})
+    result = bench.measure(Case(Layer("a", 32, 64), 4, "float32", "2:4", "forward", "asked", tuple(bench.kernels)))
+    assert result.conditions["throttled"] == ["power cap"]
+    assert list(states) == []
 
 
 @pytest.fixture
@@ -264,3 +302,16 @@ def test_the_allowance_is_what_rounding_explains():
     assert right.error(x @ matrix.t()) <= 1.0
     assert right.error(right.product.float()) < 0.1
     assert right.error((x @ matrix.t()) * (1 + 1e-3)) > 1.0
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_the_allowance_covers_products_below_the_normal_numbers_of_the_dtype(dtype):
+    smallest = torch.finfo(getattr(torch, dtype)).tiny
+    x = torch.full((1, 1), smallest**0.5, dtype=torch.float64)
+    # Just above half of the smallest subnormal number, which is what it is rounded to.
+    matrix = x * torch.finfo(getattr(torch, dtype)).eps * 0.51
+    right = reference(matrix, x, dtype)
+    rounded = right.product.to(getattr(torch, dtype))
+    assert rounded.double().item() > 1.9 * right.product.item()
+    assert right.error(rounded) <= 1.0
+    assert right.error(torch.full_like(rounded, 1000 * smallest)) > 1.0

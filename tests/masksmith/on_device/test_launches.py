@@ -1,5 +1,6 @@
 """Launches stay within what a driver accepts; the simulator accepts more."""
 
+import pytest
 import torch
 
 import masksmith as ms
@@ -7,14 +8,23 @@ from masksmith.cuda.band import Band
 from masksmith.cuda.launcher import Launcher
 
 MAX_BLOCKS_OF_LATER_DIMENSIONS = 65_535
+THREADS = 256
 
 
-def test_a_grid_holds_the_tile_rows_of_a_tall_matrix(monkeypatch):
+@pytest.mark.parametrize(
+    ("down", "across", "blocks"),
+    [
+        (MAX_BLOCKS_OF_LATER_DIMENSIONS + 1, 2, MAX_BLOCKS_OF_LATER_DIMENSIONS + 1),
+        (1, (MAX_BLOCKS_OF_LATER_DIMENSIONS + 1) * THREADS // 4, MAX_BLOCKS_OF_LATER_DIMENSIONS + 1),
+        (2, THREADS // 4 + 1, 2 * 2),
+    ],
+)
+def test_a_grid_of_one_dimension_holds_the_tiles_of_tall_and_wide_matrices(monkeypatch, down, across, blocks):
     grids = []
     monkeypatch.setattr(Launcher, "launch", lambda self, kernel, blocks, *others: grids.append(blocks))
-    down = MAX_BLOCKS_OF_LATER_DIMENSIONS + 1
-    Band(torch.zeros(4 * down, 8), ms.parse("transposable 2:4").tile, down, 2)._certify()
-    assert grids == [(down, 1)]
+    scores = torch.zeros(4 * down, 4 * across, device="meta")
+    Band(scores, ms.parse("transposable 2:4").tile, down, across)._certify()
+    assert grids == [blocks]
 
 
 def test_a_pass_without_tiles_is_not_launched():

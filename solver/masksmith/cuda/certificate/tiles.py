@@ -72,9 +72,9 @@ def _write_outputs(weight: Any, mask: Any, i: int, j: int, pruned: Any, packed: 
 
 @cache
 def compile_certificate(element: str) -> Any:
-    """Compile the kernel: blocks of `THREADS // cols * cols` threads; blocks (i, 0), (i, 1), ... certify tile row i.
+    """Compile the kernel: blocks of `THREADS // cols * cols` threads, as many for each tile row as its columns need.
 
-    Tile rows are the first dimension of the grid, since the others are limited to 65,535 blocks.
+    The grid has one dimension, since the others are limited to 65,535 blocks.
 
     Arguments: `scores` [height, width]; `mask` [down * rows, across * cols]; `forced` as `mask`, or empty;
     `row_duals`, `col_duals` [down * across, rows or cols]; `weight` as `scores`, or empty; written: `objective`,
@@ -92,10 +92,11 @@ def compile_certificate(element: str) -> Any:
         violations = cuda.shared.array(THREADS, float64)
         total_sums = cuda.shared.array(THREADS, float64)
         legal_flags = cuda.shared.array(THREADS, int32)
-        thread, top = cuda.threadIdx.x, cuda.blockIdx.x * rows
-        column = cuda.blockIdx.y * cuda.blockDim.x + thread
+        blocks_across = (across * cols + cuda.blockDim.x - 1) // cuda.blockDim.x
+        tile_row, block = cuda.blockIdx.x // blocks_across, cuda.blockIdx.x % blocks_across
+        thread, top, column = cuda.threadIdx.x, tile_row * rows, block * cuda.blockDim.x + cuda.threadIdx.x
         inside, tile_col, c = column < across * cols, column // cols, column % cols
-        t = cuda.blockIdx.x * across + tile_col
+        t = tile_row * across + tile_col
         kept_score, violation_sum, total_score, kept_in_col, is_legal = 0.0, 0.0, 0.0, 0, 1
         if inside:
             v = max(0.0, col_duals[t, c]) if at_most else col_duals[t, c]

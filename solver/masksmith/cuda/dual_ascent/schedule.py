@@ -15,7 +15,7 @@ from masksmith.solvers._duals.ascent_schedule import FORCED_SWEEPS, integer_roun
 from masksmith.solvers.exact import kernel_budget
 
 from .integer_pass import compile_integer_pass
-from .shape import TIE_PASS_BYTES, Shape, shape_of
+from .shape import TIE_PASS, Shape, shape_of
 from .tie_pass import compile_tie_pass
 
 NO_INDEX = 2**62
@@ -99,7 +99,7 @@ class DualAscent:
         self._counts[0] = len(order)
         self.ready_tiles, self.ready_count = torch.empty_like(order), self._counts[31:]
         if tile.row_keep < tile.cols and tile.col_keep < tile.rows:
-            tie_shape = shape_of(tile, self.element, TIE_PASS_BYTES)
+            tie_shape = shape_of(tile, self.element, TIE_PASS)
             # A copy to the device waits for all kernels in the queue, so the copies precede the first pass.
             noises = self._copy_noises(tie_shape, size)
             if len(forced):

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from masksmith.cuda.jit import SIMULATED
 from masksmith.kernels.dual_ascent.integer_pass import network_size
 from masksmith.patterns import TileSpec
 
-INTEGER_PASS_BYTES, TIE_PASS_BYTES = 34 * 1024, 18 * 1024
-"""Bytes of shared memory for the entries of a thread block's tiles, in the integer pass and in the tie pass.
-
-The other bytes of the 48 KiB hold duals and work arrays.
-"""
-MAX_LANES = 64
-"""Largest number of tiles per thread block."""
+SHARED_BYTES = 48 * 1024
+"""Static shared memory that a thread block may use on every device."""
+MAX_LANES, MAX_THREADS = 64, 512
+"""Largest numbers of tiles and of threads per thread block: each of 512 threads may have 128 registers."""
 WARP = 32
 """Threads of a warp."""
+
+
+@dataclass(frozen=True, slots=True)
+class PassMemory:
+    """Bytes of shared memory that a pass uses.
+
+    Attributes:
+        entries: Largest number of bytes for the entries of a thread block's tiles, so that several blocks fit at once.
+        per_thread: Bytes of duals and work arrays for each thread.
+        per_lane: Bytes of flags and exponents for each tile.
+    """
+
+    entries: int
+    per_thread: int
+    per_lane: int
+
+
+INTEGER_PASS, TIE_PASS = PassMemory(34 * 1024, 16, 8), PassMemory(18 * 1024, 40, 16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +72,20 @@ class Shape:
         """Entries of a tile in shared memory, including padding."""
         return self.col_size * self.pitch
 
+    def shared_bytes(self, memory: PassMemory) -> int:
+        """Return the bytes of shared memory that a thread block of a pass uses."""
+        return self.lanes * (4 * self.places + memory.per_thread * self.lines + memory.per_lane)
 
-def shape_of(tile: TileSpec, element: str, shared_bytes: int = INTEGER_PASS_BYTES) -> Shape:
-    """Return the parameters for a tile, with as many lanes as fit into `shared_bytes` bytes of shared memory.
+    def fits(self, memory: PassMemory) -> bool:
+        """Return whether every device can run a thread block of a pass."""
+        # The pitch of a row is at most `row_size + 1` entries of 4 bytes.
+        entries = 4 * self.lanes * self.col_size * (self.row_size + 1)
+        is_small = entries <= memory.entries and self.shared_bytes(memory) <= SHARED_BYTES
+        return is_small and self.lanes * self.lines <= MAX_THREADS
+
+
+def shape_of(tile: TileSpec, element: str, memory: PassMemory = INTEGER_PASS) -> Shape:
+    """Return the parameters for a tile, with as many lanes as fit into the shared memory and registers of a device.
 
     If the length of the rows or of the columns is not the size of a network, networks of one size, at least 8, sort
     both, to limit compilations. There are at most two lanes in the simulator, because it runs each thread of the device
@@ -69,8 +95,7 @@ def shape_of(tile: TileSpec, element: str, shared_bytes: int = INTEGER_PASS_BYTE
     if (row_size, col_size) != (tile.cols, tile.rows):
         row_size = col_size = max(8, row_size, col_size)
     size_and_budgets = tile.rows, tile.cols, tile.row_keep, tile.col_keep, tile.at_most
-    lanes = 2 if SIMULATED else MAX_LANES
-    # An entry has 4 bytes; the pitch of a row is at most `row_size + 1` entries.
-    while 4 * lanes * col_size * (row_size + 1) > shared_bytes and lanes > 1:
-        lanes //= 2
-    return Shape(*size_and_budgets, row_size, col_size, lanes, element)
+    shape = Shape(*size_and_budgets, row_size, col_size, 2 if SIMULATED else MAX_LANES, element)
+    while shape.lanes > 1 and not shape.fits(memory):
+        shape = replace(shape, lanes=shape.lanes // 2)
+    return shape
