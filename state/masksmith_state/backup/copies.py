@@ -239,8 +239,11 @@ def _read_backup(folder: Path) -> tuple[Manifest, list[dict[str, Any]]]:
     report = check_store(BlobStore(str(folder / STORE), read_only=True))
     if report.unreadable:
         raise InstallationError(f"{report.unreadable[0]} in the backup cannot be read")
-    if report.checked < manifest.blobs:
-        raise InstallationError(f"the backup has {manifest.blobs} blobs, and {report.checked} of them exist")
+    existing = report.checked + len(report.unchecked)
+    if existing < manifest.blobs:
+        raise InstallationError(f"the backup has {manifest.blobs} blobs, and {existing} of them exist")
+    for name in report.unchecked:
+        log.warning("%s in the backup cannot be checked: the list of its digests is lost; it is copied as it is", name)
     for name in report.damaged:
         log.warning("%s is damaged in the backup: it will be computed or must be sent again", name)
     records = [json.loads(line) for line in data.splitlines()]

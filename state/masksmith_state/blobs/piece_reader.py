@@ -15,6 +15,10 @@ class MismatchError(Exception):
     """The size of a blob, or the digest of one of its pieces, differs from that in the blob's list."""
 
 
+class NoListError(MismatchError):
+    """The list of a blob is missing or damaged, and the blob's digest is not known: the blob may be intact."""
+
+
 def read_ranges(objects: Objects, name: str, pieces: PieceList, starts: Sequence[int], length: int) -> list[bytes]:
     """Read ranges of a blob, and check the pieces that they touch.
 

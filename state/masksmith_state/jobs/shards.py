@@ -41,11 +41,12 @@ class MaskPart(BaseModel):
     """Rows `first` to `last` (exclusive) of a stored mask: bools if `is_bool`, else packed bits.
 
     The rows begin at byte `start` of the file `source`; without a source, of the blob `blob` of the store, which is a
-    result of an earlier job if `result` is its key.
+    result of an earlier job if `result` is its key; `digest` is then the digest of the packed mask, if it is known.
     """
 
     blob: str = ""
     result: str | None = None
+    digest: str | None = None
     source: Source | None = None
     start: int
     first: int
