@@ -33,14 +33,22 @@ def clear_leftovers(store: BlobStore, age_s: float = LEFTOVER_AFTER_S) -> int:
             is old.
 
     Returns:
-        The number of files deleted, whose names are logged.
+        The number of files deleted, whose names are logged. One that cannot be deleted stops no other: their number is
+        logged, with the first.
     """
     if store.objects.is_bucket:
         return 0
-    deleted = [name for name, path in _candidates(Path(store.url)) if _delete_older(path, time.time() - age_s)]
-    for name in deleted:
-        log.info("deleted leftover %s", name)
-    return len(deleted)
+    count, failures = 0, list[OSError]()
+    for name, path in _candidates(Path(store.url)):
+        try:
+            if _delete_older(path, time.time() - age_s):
+                log.info("deleted leftover %s", name)
+                count += 1
+        except OSError as error:
+            failures.append(error)
+    if failures:
+        log.error("%d leftover(s) cannot be deleted, the first: %s", len(failures), failures[0])
+    return count
 
 
 def _candidates(root: Path) -> Iterator[tuple[str, Path]]:
