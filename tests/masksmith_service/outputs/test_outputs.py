@@ -118,6 +118,20 @@ def test_an_output_that_was_left_unfinished_goes_on(app, runner, records, root, 
         assert {name: root.stat(f"out/{name}") for name in root.list("out")} == states
 
 
+def test_temporary_files_of_killed_processes_are_no_content_and_are_deleted_at_the_end(
+    app, runner, root, model, url, tmp_path
+):
+    """A service was killed before it renamed the marker, a worker while it wrote a file of a subfolder."""
+    parts = [f"out/.{'0' * 32}.part", f"out/tokenizer/.{'1' * 32}.part"]
+    root.write(parts[0], [b"half"])
+    with TestClient(app) as client:
+        job = submit(client, model, f"{url}/out")
+        root.write(parts[1], [b"half"])
+        work(runner, job)
+        assert not any(name.endswith(".part") for name in root.list("out"))
+        check_output(root, tmp_path)
+
+
 @pytest.mark.parametrize("deletions", [0, 1, 2])
 def test_a_worker_that_dies_while_it_finishes_is_replaced(
     app, runner, records, root, model, url, tmp_path, monkeypatch, deletions
