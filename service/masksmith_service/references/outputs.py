@@ -18,6 +18,7 @@ from masksmith_service.auth.principal import Principal
 from masksmith_service.errors import RequestError
 from masksmith_service.resources import State
 from masksmith_state.errors import ChangedSourceError
+from masksmith_state.expiry import limit_expiry
 from masksmith_state.jobs.outputs import NOTE_PREFIX, OutputFile, PlannedOutput
 from masksmith_state.jobs.redis_keys import output_lock_key
 from masksmith_state.jobs.shards import PlannedTensor, Source
@@ -197,6 +198,7 @@ def claim_output(
 def _locked(state: State, directory: LocatedPath) -> Iterator[Lock]:
     """Hold the lock of an output: requests of all services for this output use the same lock."""
     name = output_lock_key(directory.location)
+    limit_expiry(state.records.redis, [name], LOCK_TIMEOUT_S)
     lock = state.records.redis.lock(name, timeout=LOCK_TIMEOUT_S, blocking_timeout=LOCK_WAIT_S, sleep=0.05)
     if not lock.acquire():
         detail = f"other requests for the output {directory.location!r} are being planned; try again"

@@ -29,6 +29,7 @@ from enum import StrEnum
 
 import redis
 
+from masksmith_state.expiry import limit_expiry
 from masksmith_state.jobs.shared_keys import DamagedBrokerError
 from masksmith_state.scripts import Scripts
 
@@ -40,6 +41,8 @@ log = logging.getLogger(__name__)
 
 BACKUP, DEFERRED = "masksmith:backup", "masksmith:deferred"
 """Redis key that exists while a backup runs, and the set of the blobs that are to be deleted after the backup."""
+BACKUP_LOCK_S = 60
+"""Seconds after which the key `BACKUP` expires, unless it is renewed."""
 TOMBSTONE_TIMEOUT_S = 60.0
 """Time after which the process that set a tombstone is taken to have stopped."""
 POLL_S = 0.05
@@ -210,6 +213,7 @@ class BlobReferences:
 
     def finish_deletions(self) -> None:
         """Finish deletions that failed, were interrupted by a crash, or deferred by a backup that has ended."""
+        limit_expiry(self._redis, [BACKUP], BACKUP_LOCK_S)
         if not self._redis.exists(BACKUP):
             count_deletions(self._store, map(str, set(self._redis.smembers(DEFERRED))), self._delete_deferred)
         tombstones = list(self._redis.hkeys("masksmith:tombstones"))
