@@ -2,17 +2,19 @@
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+from blake3 import blake3
+from safetensors.numpy import load_file, save, save_file
 from starlette.testclient import TestClient
 from support.leases import run_shard
 from support.output_jobs import FILES, MASKED, WEIGHTS, check_output, document, submit, work
 
 import masksmith as ms
 from masksmith_service.references import outputs
-from masksmith_state.blobs.names import result_name
+from masksmith_state.blobs.names import result_name, upload_name
 from masksmith_state.errors import RootUnavailableError
 from masksmith_wire.output_names import JOURNAL_NAME, MASKS_NAME, RECORD_NAME
 
@@ -216,6 +218,23 @@ def test_a_failed_tensor_leaves_the_output_unfinished(app, runner, records, root
     assert JOURNAL_NAME in names
     assert "m-2.safetensors" in names
     assert not {"m-1.safetensors", RECORD_NAME, MASKS_NAME} & set(names)
+
+
+def test_a_damaged_upload_is_named_with_its_tensor_and_forgotten(app, runner, records, settings, root, model, url):
+    """The worker that writes a file solves a tensor that nobody has taken."""
+    data = save({f"{name}/norms": np.ones(48, np.float32) for name in MASKED})
+    digest = blake3(data).hexdigest()
+    with TestClient(app) as client:
+        assert client.put(f"/v1/tensors/{digest}", content=data).status_code == 201
+        job = submit(client, model, f"{url}/out", scores="wanda", calibration=digest)
+        path = Path(settings.store_url, upload_name(digest))
+        [file, _] = [index for index, shard in records.shards(job).items() if shard.file is not None]
+        path.write_bytes(bytes(len(data)))
+        work(runner, job, [file])
+        error = client.get(f"/v1/jobs/{job}").json()["output"]["files"][0]["error"]
+    assert error["code"] == "upload_damaged"
+    assert "'m-1.safetensors' is not written: tensor 'model.layers.0." in error["message"]
+    assert not records.redis.exists(f"masksmith:upload:{digest}:owners")
 
 
 def test_a_file_that_changes_is_not_written(app, runner, records, root, url, model, tmp_path):
