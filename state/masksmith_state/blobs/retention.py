@@ -193,6 +193,9 @@ class Retention:
                 names.append(name)
 
         def delete(name: str) -> bool:
+            blob = name.removeprefix(f"{PIECE_LISTS}/")
+            if blob != name and is_blob_name(blob) and store.size(blob) is not None:
+                return False  # The blob was written after the search, and with it the list.
             store.objects.delete(name)
             log.info("deleted %s", name)
             return True
