@@ -19,6 +19,17 @@ class DamagedBlobError(Exception):
         self.blob, self.is_set_aside = blob, is_set_aside
 
 
+class UncheckedBlobError(DamagedBlobError):
+    """A blob cannot be checked: the list of its digests is missing or damaged, and no digest is known.
+
+    The blob may be intact, so it is never set aside.
+    """
+
+    def __init__(self, blob: str) -> None:
+        super().__init__(blob, is_set_aside=False)
+        self.args = (f"blob {blob} cannot be checked: the list of its digests is missing or damaged",)
+
+
 class InstallationError(Exception):
     """Broker, store, roots or a backup cannot be used, or do not belong together; the message says why."""
 

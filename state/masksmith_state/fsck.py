@@ -13,10 +13,13 @@ from obstore.exceptions import BaseError as StoreError
 from masksmith_wire.quantities import count_text
 from masksmith_wire.text import printable, without_credentials
 
-from .blobs.names import BLOB_FOLDERS, is_blob_name, is_sealed_name
+from .blobs.names import BLOB_FOLDERS, RESULTS, WEIGHTS, is_blob_name, is_sealed_name, result_report_name
+from .blobs.objects import NotAFileError
+from .blobs.pieces import unseal
 from .blobs.store import BlobStore
-from .errors import DamagedBlobError, InstallationError
+from .errors import DamagedBlobError, InstallationError, UncheckedBlobError
 from .installation import IDENTITY_NAME, protect_files
+from .jobs.reports import ShardReport
 from .settings import StateSettings, read_settings
 
 
@@ -29,20 +32,24 @@ class FsckReport:
         damaged: Names of the damaged ones.
         unreadable: Names of blobs that the store fails to read, for example because of a bad sector of its disk; they
             may be intact, and are left alone.
+        unchecked: Names of blobs that cannot be checked, because the list of their digests is lost and no report has
+            their digest; they may be intact, and are left alone.
         foreign: Names of files in the store's folders that masksmith did not write; they are left alone.
         repaired: Whether the check ran with `--repair`: damaged blobs are then set aside, so that they are computed or
-            sent again, and missing digest lists are written. True even if nothing was damaged.
+            sent again, and lists of digests that are missing or damaged are computed again, from the digest in the
+            upload's name or the result's report. True even if nothing was damaged.
     """
 
     checked: int = 0
     damaged: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
+    unchecked: list[str] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)
     repaired: bool = False
 
 
 def check_store(store: BlobStore) -> FsckReport:
-    """Check all blobs of a store; unless it is `read_only`, set damaged ones aside and write missing digest lists.
+    """Check all blobs of a store; unless it is `read_only`, set damaged ones aside and write lost lists of digests.
 
     Raises:
         StoreError: If the store cannot be read.
@@ -53,9 +60,12 @@ def check_store(store: BlobStore) -> FsckReport:
             report.foreign.append(name)
             continue
         try:
-            store.get_sealed(name) if is_sealed_name(name) else store.verify(name)
+            store.get_sealed(name) if is_sealed_name(name) else store.verify(name, _recorded_digest(store, name))
         except FileNotFoundError:
             continue  # It was deleted meanwhile.
+        except UncheckedBlobError:
+            report.unchecked.append(name)
+            continue
         except DamagedBlobError:
             report.damaged.append(name)
         except StoreError:
@@ -64,6 +74,22 @@ def check_store(store: BlobStore) -> FsckReport:
             continue
         report.checked += 1
     return report
+
+
+def _recorded_digest(store: BlobStore, name: str) -> str | None:
+    """Digest of a mask or of updated weights in the report of the result; None if no readable report has it."""
+    folder, _, key = name.split("/")
+    if folder not in (RESULTS, WEIGHTS):
+        return None
+    report_name = result_report_name(key)
+    try:
+        data = unseal(report_name, store.objects.get(report_name))
+        report = None if data is None else ShardReport.model_validate_json(data)
+    except (FileNotFoundError, NotAFileError, ValueError):
+        report = None
+    if report is None:
+        return None
+    return report.mask_digest if folder == RESULTS else report.weights_digest
 
 
 def _names(store: BlobStore) -> Iterator[str]:
@@ -77,7 +103,8 @@ def _names(store: BlobStore) -> Iterator[str]:
 def main(arguments: list[str] | None = None) -> int:
     """Check the store of the settings; returns the exit code.
 
-    The code is 2 if the store is missing or unreadable, or a blob is unreadable; else 1 if a blob is damaged; else 0.
+    The code is 2 if the store is missing or unreadable, or a blob is unreadable; else 1 if a blob is damaged or cannot
+    be checked; else 0.
     """
     parser = argparse.ArgumentParser(prog="masksmith fsck")
     parser.add_argument("--repair", action="store_true")
@@ -97,12 +124,13 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"masksmith: the store cannot be read: {printable(without_credentials(str(error)))}\n")
         return 2
     sys.stdout.write(json.dumps(asdict(report)) + "\n" if options.json else _text(report))
-    return 2 if report.unreadable else 1 if report.damaged else 0
+    return 2 if report.unreadable else 1 if report.damaged or report.unchecked else 0
 
 
 def _text(report: FsckReport) -> str:
     lines = [f"damaged{', set aside' if report.repaired else ''}: {name}" for name in report.damaged]
     lines += [f"cannot be read: {name}" for name in report.unreadable]
+    lines += [f"cannot be checked, since the list of its digests is lost: {name}" for name in report.unchecked]
     lines += [f"not written by masksmith: {printable(name)}" for name in report.foreign]
     lines.append(f"{count_text(report.checked)} blob(s) checked, {count_text(len(report.damaged))} damaged")
     if report.damaged and not report.repaired:

@@ -14,6 +14,8 @@ from pydantic import ValidationError
 from masksmith_wire.benchmarks import BenchWorker
 from masksmith_wire.documents import WorkerInfo
 
+from .expiry import limit_expiry
+from .queue import QUEUES
 from .unreadable import set_aside
 
 HEARTBEAT_TIMEOUT_S = 15
@@ -61,7 +63,8 @@ class WorkerRegistry(Generic[Document]):
 
         A worker whose document is invalid is left out and removed; the text is stored by `set_aside`.
         """
-        names = sorted(cast("set[str]", self._redis.smembers(self._key)))
+        names: list[str] = sorted(cast("set[str]", self._redis.smembers(self._key)))
+        limit_expiry(self._redis, [*map(self._key_of, names), *map(served_key, QUEUES)], HEARTBEAT_TIMEOUT_S)
         texts = cast("list[str | None]", self._redis.mget(map(self._key_of, names))) if names else []
         expired = [name for name, text in zip(names, texts, strict=True) if text is None]
         if expired:

@@ -203,11 +203,13 @@ def test_masks_of_a_job_give_layers_and_pattern(ask, client, records, save, app)
     for index in records.shards(job):
         assert references.add_result_reference(job, "0" * 64)
         lease = take(records, job, index, lease_s=60, attempts=3)
-        records.complete(lease, ShardReport(result="0" * 64, status="optimal", kept=64, entries=128))
+        records.complete(lease, ShardReport(result="0" * 64, mask_digest="d", status="optimal", kept=64, entries=128))
     made = ask(**asked).json()
     assert made["pattern"] == "2:4"
     assert [case["name"].split(",")[0] for case in made["cases"]] == ["8x16", "8x16", "16x16", "16x16"]
-    assert set(records.read(made["id"]).benchmark.masks) == {"a", "c"}
+    planned = records.read(made["id"]).benchmark.masks
+    assert set(planned) == {"a", "c"}
+    assert {part.digest for mask in planned.values() for part in mask.parts} == {"d"}
     assert client.delete(f"/v1/jobs/{job}").status_code == 204
     assert references.is_referenced("result", "0" * 64)
     assert client.post(f"/v1/jobs/{made['id']}/cancel").status_code == 200

@@ -3,6 +3,8 @@
 import socket
 
 import pytest
+from starlette.datastructures import URL
+from starlette.requests import Request
 from starlette.testclient import TestClient
 
 from masksmith_service.app import create_app
@@ -40,12 +42,33 @@ def test_a_host_that_does_not_name_this_machine_takes_a_key(ask, host, allowed):
 
 @pytest.mark.parametrize(
     "host",
-    ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "localhost.evil.example", "", "[::1", "a:b:c"],
+    [
+        "evil.example",
+        "evil.example:8000",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example",
+        "",
+        "[::1",
+        "a:b:c",
+        "127.0.0.1/healthz",
+        "127.0.0.1/healthz?",
+        "localhost?",
+        "localhost#",
+        "user@localhost",
+        "localhost\\x",
+        "a localhost",
+    ],
 )
 def test_other_names_are_refused(ask, host):
     response = ask("GET", host)
     assert (response.status_code, response.json()["code"]) == (421, "host_not_allowed")
     assert "MASKSMITH_ALLOWED_HOSTS" in response.json()["detail"]
+
+
+def test_whether_a_request_is_public_is_decided_by_the_path_of_its_route(ask, monkeypatch):
+    """A URL may be made from the field Host, in which a client can write anything."""
+    monkeypatch.setattr(Request, "url", URL("http://127.0.0.1/healthz"))
+    assert ask("GET", "10.1.2.3").status_code == 401
 
 
 def test_allowed_host_names_are_served(ask):

@@ -194,6 +194,20 @@ def test_a_key_may_send_so_many_requests(client, made, monkeypatch):
     assert client.get("/v1/session", headers=bob).status_code == 200
 
 
+def test_an_empty_bucket_fills_also_if_the_clock_is_set_back(client, made, records, monkeypatch):
+    """Its time is an hour ahead then: it was empty until that time."""
+    ann = made("ann", requests_s=100)
+    assert client.get("/v1/session", headers=ann).status_code == 200
+    [bucket] = records.redis.scan_iter("masksmith:rate:*")
+    records.redis.hset(bucket, mapping={"left": 0.5, "at": records.now() + 3600})
+    assert client.get("/v1/session", headers=ann).status_code == 429
+    assert float(records.redis.hget(bucket, "at")) < records.now() + 60
+    deadline = time.monotonic() + 60
+    while client.get("/v1/session", headers=ann).status_code == 429:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def test_requests_at_once_are_all_counted(client, made, monkeypatch):
     monkeypatch.setattr(rates, "BURST_S", 10_000.0)
     ann = made("ann", requests_s=0.001)

@@ -157,9 +157,9 @@ def test_bounds_do_not_grow_with_the_layer(solve, window, monkeypatch, weight, c
     read = []
     ranges = BlobStore.get_ranges
 
-    def counted(self, name, starts, length):
+    def counted(self, name, starts, length, digest=None):
         read.append(len(starts) * length)
-        return ranges(self, name, starts, length)
+        return ranges(self, name, starts, length, digest)
 
     monkeypatch.setattr(BlobStore, "get_ranges", counted)
     monkeypatch.setattr(windows, "BAND_BYTES", 1000)
@@ -284,3 +284,13 @@ def test_damage_is_found_before_the_first_byte_of_pruned_weights(client, solve, 
         response = client.get(f"/v1/jobs/{job}/pruned")
         code = "upload_damaged" if folder == "tensors" else "result_damaged"
         assert (response.status_code, response.json()["code"]) == (409, code)
+
+
+@pytest.mark.parametrize("path", ["masks", "pruned", "window?tensor=w", "profile?tensor=w"])
+def test_an_intact_mask_whose_list_of_digests_is_lost_is_served_and_stays(client, solve, settings, path):
+    job = solve({"w": FLAT[:8]}, pattern="2:4")
+    for list_path in Path(settings.store_url, "pieces", "masks").rglob("*"):
+        if list_path.is_file():
+            list_path.unlink()
+    assert client.get(f"/v1/jobs/{job}/{path}").status_code == 200
+    assert not Path(settings.store_url, "damaged").exists()

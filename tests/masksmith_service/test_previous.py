@@ -7,7 +7,7 @@ import pytest
 import safetensors.numpy
 from support.leases import run_shard, take
 
-from masksmith_state.blobs.names import result_name, upload_name
+from masksmith_state.blobs.names import piece_list_name, result_name, upload_name
 from masksmith_state.blobs.references import BlobReferences
 from masksmith_state.blobs.retention import Retention
 from masksmith_state.blobs.store import BlobStore
@@ -69,6 +69,19 @@ def test_masks_of_a_deleted_job_stay_while_a_job_compares_with_them(client, save
     assert tensor["change"]["sad"] == 64  # 2:4 of `1 - weight` keeps what 2:4 of `weight` drops.
     assert retention.delete_unreferenced_results() == 1
     assert store.size(result) is None
+
+
+def test_a_previous_mask_whose_list_of_digests_is_lost_is_checked_by_the_digest_in_its_report(
+    client, save, records, settings
+):
+    store, weight = BlobStore(settings.store_url), np.random.default_rng(1).random((8, 8), np.float32)
+    earlier = client.post("/v1/masks", params={"pattern": "2:4"}, content=save({"w": weight})).json()["id"]
+    assert run_shard(ShardRunner(records, store, lease_s=30.0), earlier, 0) == "completed"
+    later = ask(client, save({"w": 1 - weight}), earlier).json()["id"]
+    store.objects.delete(piece_list_name(result_name(records.report(earlier, 0).result)))
+    assert run_shard(ShardRunner(records, BlobStore(settings.store_url), lease_s=30.0), later, 0) == "completed"
+    [tensor] = client.get(f"/v1/jobs/{later}").json()["tensors"]
+    assert tensor["change"]["sad"] == 64
 
 
 def test_masks_that_are_deleted_before_the_job_is_created_are_refused(client, save, finished, records, check_problem):

@@ -321,9 +321,20 @@ def test_two_backups_at_once_are_refused(site, tmp_path):
         backup.back_up(site.records.redis, site.store, tmp_path / "backup")
 
 
+@pytest.mark.parametrize("caller", ["backup", "sweep"])
+def test_the_lock_of_a_dead_backup_expires_also_if_the_clock_is_set_back(site, tmp_path, caller):
+    site.records.redis.set("masksmith:backup", "dead", ex=3660)
+    if caller == "sweep":
+        BlobReferences(site.records.redis, site.store).finish_deletions()
+    else:
+        with pytest.raises(InstallationError, match="another backup"):
+            backup.back_up(site.records.redis, site.store, tmp_path / "backup")
+    assert 0 < site.records.redis.ttl("masksmith:backup") <= 60
+
+
 def test_a_backup_that_lost_its_lock_leaves_that_of_another(site, tmp_path, monkeypatch):
     """The lock is renewed meanwhile: neither the end nor a renewal touches the lock of another backup."""
-    monkeypatch.setattr(backup, "LOCK_S", 0.1)
+    monkeypatch.setattr(backup, "BACKUP_LOCK_S", 0.1)
 
     def lose_lock(*_):
         site.records.redis.set("masksmith:backup", "other", ex=60)

@@ -104,6 +104,35 @@ def test_a_dead_process_loses_its_device_lock(records):
         assert time.monotonic() - begun > 0.25
 
 
+def test_a_dead_benchmark_loses_the_device_also_if_the_clock_is_set_back(records):
+    device, key = DeviceLock(records.redis, "cpu-test", lease_s=0.3), "masksmith:device:cpu-test:exclusive"
+    with ExitStack() as stack:
+        stack.enter_context(device.exclusive(give_up))
+        token = records.redis.get(key)
+    deadline = time.monotonic() + 60
+
+    def check():
+        assert time.monotonic() < deadline
+
+    # As a killed process leaves it, and the expiry is that of a clock that was ahead by an hour.
+    records.redis.set(key, token, px=3600_000)
+    with device.shared(check):
+        pass
+    records.redis.set(key, token, px=3600_000)
+    with device.exclusive(check) as is_held:
+        assert is_held()
+
+
+def test_a_search_does_not_count_as_waiting_for_long_if_the_clock_is_set_back(records):
+    device, key = DeviceLock(records.redis, "cpu-test"), "masksmith:device:cpu-test:waiting"
+    with device.exclusive(give_up), pytest.raises(GivenUpError), device.shared(give_up):
+        pass
+    assert records.redis.pttl(key) > 0
+    records.redis.pexpire(key, 3600_000)
+    with device.exclusive(nothing):
+        assert records.redis.pttl(key) <= locks.WAITING_MS
+
+
 def test_a_dead_process_loses_its_device_lock_also_if_the_clock_is_set_back(records):
     device, key = DeviceLock(records.redis, "cpu-test", lease_s=0.3), "masksmith:device:cpu-test:shared"
     # As a killed process leaves it, whose lease was given before the clock was set back by an hour.

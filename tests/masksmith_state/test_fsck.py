@@ -19,6 +19,7 @@ from masksmith_state.blobs.names import (
 from masksmith_state.blobs.objects import Objects
 from masksmith_state.fsck import main
 from masksmith_state.installation import Installation
+from masksmith_state.jobs.reports import ShardReport
 
 DATA = bytes(range(256)) * 5000
 KEY = "ab" * 32
@@ -69,6 +70,35 @@ def test_a_lost_list_of_an_upload_is_written_again(full, capsys):
     assert tree(full) == before
     assert main(["--repair"]) == 0
     assert (full / piece_list_name(PLAIN[0])).exists()
+
+
+@pytest.mark.parametrize("name", PLAIN[1:])
+def test_a_lost_list_of_a_result_is_computed_from_the_digest_in_its_report(full, store, capsys, name):
+    digest = blake3(DATA).hexdigest()
+    report = ShardReport(result=KEY, mask_digest=digest, weights_digest=digest)
+    store.put_sealed(SEALED[0], report.model_dump_json().encode())
+    (full / piece_list_name(name)).unlink()
+    before = tree(full)
+    assert main([]) == 0
+    assert tree(full) == before
+    assert main(["--repair"]) == 0
+    assert (full / piece_list_name(name)).exists()
+    (full / piece_list_name(name)).unlink()
+    (full / name).write_bytes(DATA[:-1] + b"?")
+    assert main(["--repair", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["damaged"] == [name]
+    assert not (full / name).exists()
+
+
+def test_a_result_without_list_and_report_cannot_be_checked_and_stays(full, capsys):
+    (full / piece_list_name(PLAIN[1])).unlink()
+    before = tree(full)
+    assert main(["--repair", "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert (report["checked"], report["damaged"], report["unchecked"]) == (4, [], [PLAIN[1]])
+    assert tree(full) == before
+    assert main([]) == 1
+    assert f"cannot be checked, since the list of its digests is lost: {PLAIN[1]}" in capsys.readouterr().out
 
 
 def test_foreign_files_are_listed_and_not_changed(full, capsys):

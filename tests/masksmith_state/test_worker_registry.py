@@ -2,7 +2,8 @@
 
 import pytest
 
-from masksmith_state.worker_registry import HEARTBEAT_TIMEOUT_S, WorkerRegistry
+from masksmith_state.queue import CPU_QUEUE
+from masksmith_state.worker_registry import HEARTBEAT_TIMEOUT_S, WorkerRegistry, served_key
 from masksmith_wire.documents import WorkerInfo
 
 
@@ -43,5 +44,15 @@ def test_reading_the_registry_reads_no_other_keys(registry, records):
     registry.live()
     after = records.redis.info("commandstats")
     assert {name for name in after if after[name]["calls"] > before.get(name, {"calls": 0})["calls"]} <= {
-        "cmdstat_smembers", "cmdstat_mget", "cmdstat_info",
+        "cmdstat_smembers", "cmdstat_mget", "cmdstat_pttl", "cmdstat_info",
     }  # fmt: skip
+
+
+def test_a_dead_worker_does_not_stay_live_if_the_clock_is_set_back(registry, records):
+    """Its keys were set before that, so they expire later by as much."""
+    keys = ["masksmith:workers:a", served_key(CPU_QUEUE)]
+    registry.announce(worker("a").model_copy(update={"queues": [CPU_QUEUE]}))
+    for key in keys:
+        records.redis.pexpire(key, 3600_000)
+    assert registry.live()
+    assert all(0 < records.redis.ttl(key) <= HEARTBEAT_TIMEOUT_S for key in keys)

@@ -11,7 +11,8 @@ import pytest
 from support.leases import run_shard
 
 from masksmith.benchmark import CaseResult, Declaration, Layer, Packed, Request, Support, own_kernels, plan
-from masksmith_state.blobs.names import result_name
+from masksmith_state.blobs.names import piece_list_name, result_name
+from masksmith_state.blobs.store import BlobStore
 from masksmith_state.device_locks import locks
 from masksmith_state.device_locks.locks import DeviceLock
 from masksmith_state.jobs.records import JobRecords
@@ -182,14 +183,17 @@ def test_a_worker_that_stops_does_not_wait_for_a_benchmark(records, store, submi
 
 
 def mask_in(store, mask, pattern="2:4"):
-    store.put(result_name("m" * 64), masks.pack(mask).tobytes())
-    return {"a": PlannedMask(rows=16, cols=32, parts=[PlannedMaskPart(result="m" * 64, rows=16)])}
+    digest = store.put(result_name("m" * 64), masks.pack(mask).tobytes())
+    return {"a": PlannedMask(rows=16, cols=32, parts=[PlannedMaskPart(result="m" * 64, rows=16, digest=digest)])}
 
 
-def test_masks_of_an_earlier_job_are_what_is_measured(records, store, ask, spy):
+@pytest.mark.parametrize("is_list_lost", [False, True])
+def test_masks_of_an_earlier_job_are_what_is_measured(records, store, ask, spy, is_list_lost):
     mask = np.tile([True, True, False, False], (16, 8))
-    runner = runner_of(records, store)
+    runner = runner_of(records, BlobStore(store.url))
     job = ask(runner.kernels, mask_in(store, mask), batches=[2])
+    if is_list_lost:
+        store.objects.delete(piece_list_name(result_name("m" * 64)))
     assert run_shard(runner, job, 0) == "completed"
     assert CaseResult.read(records.case_reports(job)[0].result).density == 0.5
     assert records.read(job).state == "succeeded"

@@ -149,3 +149,18 @@ def test_a_wait_stops_with_the_work(monkeypatch, tmp_path, holder):
 
     with pytest.raises(NotYetError), memory.reserved_memory(Gram, "reconstruct", give_up):
         pass
+
+
+def test_a_folder_that_cannot_be_used_is_named_with_what_to_do(monkeypatch, tmp_path):
+    """A full disk, or a folder of another user, is no fault of this program."""
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(memory, "available_bytes", lambda: 1000 * MIB)
+    Reservations.of_user().folder.rmdir()
+    (tmp_path / f"masksmith-memory-{os.getuid()}").write_text("no folder")
+
+    class Gram:
+        shape = (8192, 8192)
+
+    reason = r"cannot be reserved in the worker's temporary folder: .*; make room there, or set TMPDIR"
+    with pytest.raises(memory.InsufficientMemoryError, match=reason), memory.reserved_memory(Gram, "admm", give_up):
+        pass

@@ -76,10 +76,17 @@ class BenchmarkRequest(JobDescription, BenchmarkOptions):
 
 
 class PlannedMaskPart(BaseModel):
-    """Consecutive rows of a packed mask: `result` is the key of the blob that contains them, `rows` their number."""
+    """Consecutive rows of a packed mask.
+
+    Attributes:
+        result: Key of the blob that contains them.
+        rows: Their number.
+        digest: Digest of that blob; None if it is not known.
+    """
 
     result: str
     rows: int
+    digest: str | None = None
 
 
 class PlannedMask(BaseModel):

@@ -109,7 +109,7 @@ class CaseRunner(PartRunner):
         parts = []
         for part in planned.parts:
             shape = (part.rows, planned.cols)
-            packed = np.frombuffer(self.store.get(result_name(part.result)), np.uint8)
+            packed = np.frombuffer(self.store.get(result_name(part.result), part.digest), np.uint8)
             if packed.size != masks.packed_bytes(shape):
                 # `get` has checked that the bytes are those that were written, so a mask of another size was written.
                 raise DamagedBlobError(result_name(part.result), is_set_aside=False)

@@ -154,8 +154,8 @@ class PartRunner(ABC):
     def _work_with_retries(self, lease: Lease, taken_at: float, check: Check) -> ShardReport | CaseReport:
         """Process the part; from the first failure of the store on, retry for `store_patience_s`.
 
-        The store fails, for example, if its disk is full. The time before its first failure does not count, so a part
-        that takes long is retried, too.
+        The store fails, for example, if its disk is full. The seconds are counted from the first failure, not from the
+        start; a failure after them ends the attempt.
         """
         deadline: float | None = None
         while True:

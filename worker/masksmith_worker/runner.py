@@ -15,7 +15,7 @@ from masksmith_state.blobs.references import BlobReferences
 from masksmith_state.jobs.model import Lease
 from masksmith_state.jobs.plans import MasksPlan
 from masksmith_state.jobs.reports import ShardReport
-from masksmith_state.jobs.shards import Shard, result_key
+from masksmith_state.jobs.shards import PlannedTensor, Shard, result_key
 from masksmith_wire.digests import digest_document
 from masksmith_wire.errors import TensorError
 from masksmith_wire.specification import JobSpecification
@@ -70,12 +70,16 @@ class ShardRunner(PartRunner):
         try:
             return self._process_shard(plan, lease.job, lease.shard, shard, check, deadline)
         except FAILURES as error:
-            if isinstance(error, DamagedUploadError):
-                self.references.forget_damaged_upload(error.digest)
             tensor = plan.tensors[shard.tensor]
             # With a budget, the tensor may have no pattern yet.
             pattern_members = {} if plan.options.budget is not None else {"pattern": tensor.pattern}
-            return failure_report(error, tensor).model_copy(update={"device": self.device} | pattern_members)
+            return self._failure_report(error, tensor).model_copy(update={"device": self.device} | pattern_members)
+
+    def _failure_report(self, error: Exception, tensor: PlannedTensor) -> ShardReport:
+        """Make the report of a shard from one of `FAILURES`; forget a damaged upload, so that it is sent again."""
+        if isinstance(error, DamagedUploadError):
+            self.references.forget_damaged_upload(error.digest)
+        return failure_report(error, tensor)
 
     def _process_shard(
         self,
@@ -124,14 +128,19 @@ class ShardRunner(PartRunner):
         There is no deadline, since a job that writes an output has no time limit.
 
         Raises:
-            ShardFailedError: If the other worker has reported an error.
+            ShardFailedError: If the other worker has reported an error, or the shard cannot be solved.
         """
         while (report := self.records.report(job, index)) is None and self.records.is_leased(job, index):
             time.sleep(RESULT_POLL_S)
             check()
         if report is not None and report.error is not None:
             raise ShardFailedError(report.error)
-        return self._process_shard(plan, job, index, shard, check)
+        try:
+            return self._process_shard(plan, job, index, shard, check)
+        except FAILURES as failure:
+            report = self._failure_report(failure, plan.tensors[shard.tensor])
+            assert report.error is not None
+            raise ShardFailedError(report.error) from None
 
     def _plan_of(self, job: str) -> MasksPlan | None:
         """Return the plan of a job; None if it is not cached and the job no longer exists.

@@ -71,7 +71,9 @@ class AuthenticationMiddleware:
         host_checks.check_single_fields(request.headers)
         host_checks.check_host(request.headers, self._settings)
         host_checks.check_origin(request.method, request.headers, self._settings)
-        if _is_public(request.method, request.url.path):
+        # The path by which the request is routed; the URL also depends on the field Host.
+        path = request.scope["path"]
+        if _is_public(request.method, path):
             return None
         state = request.app.state.masksmith
         client: Redis = state.async_redis
@@ -80,7 +82,7 @@ class AuthenticationMiddleware:
         )
         logs.add_fields(key=principal.key or None)
         await check_rate(client, principal)
-        principal.require_one_of(accepted_scopes(request.method, request.url.path))
+        principal.require_one_of(accepted_scopes(request.method, path))
         request.state.principal = principal
         return principal
 

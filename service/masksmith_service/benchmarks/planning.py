@@ -113,4 +113,7 @@ def _check_measurable(record: JobRecord) -> None:
 
 
 def _mask_parts(shards: Sequence[tuple[Shard, ShardReport]]) -> list[PlannedMaskPart]:
-    return [PlannedMaskPart(result=str(report.result), rows=shard.last - shard.first) for shard, report in shards]
+    return [
+        PlannedMaskPart(result=str(report.result), rows=shard.last - shard.first, digest=report.mask_digest)
+        for shard, report in shards
+    ]

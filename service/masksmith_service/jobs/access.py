@@ -9,7 +9,7 @@ import re
 from typing import Annotated, cast
 
 import anyio.to_thread
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
 
 from masksmith_service.auth.principal import Principal, PrincipalDep
 from masksmith_service.bounds.middleware import Reservation
@@ -24,7 +24,7 @@ from masksmith_state.telemetry import logs
 from masksmith_wire.documents import Job
 from masksmith_wire.errors import Code
 
-from .documents import snapshot_view
+from .documents import snapshot_view, summary_view
 
 MIN_PREFIX_LENGTH = 4
 """Minimum number of hex digits to which a job's id may be shortened, if no other job's id begins with them."""
@@ -59,7 +59,8 @@ JobId = Annotated[str, Depends(visible_job_id)]
 async def reserve_parts(state: State, job: str, reservation: Reservation) -> None:
     """Reserve the memory that reading all parts of a job takes, until the request is answered.
 
-    Nothing is reserved for a job that does not exist or has at most `MAX_PARTS_ON_LOOP` parts.
+    This is in addition to what the request holds already. Nothing is reserved for a job that does not exist or has at
+    most `MAX_PARTS_ON_LOOP` parts.
 
     Raises:
         RequestError: If other requests have reserved too much.
@@ -110,6 +111,29 @@ async def view_job(state: State, job: str, principal: Principal, reservation: Re
     if len(snapshot.parts) <= MAX_PARTS_ON_LOOP and not snapshot.is_queued:
         return snapshot_view(snapshot)
     return await anyio.to_thread.run_sync(_document, state, snapshot)
+
+
+async def view_changed_job(
+    state: State, job: str, principal: Principal, reservation: Reservation, response: Response
+) -> Job | Response:
+    """Read the document of a job that the request has created or canceled, which has released its memory by now.
+
+    The request has succeeded, so it is not refused if other requests leave too little memory for the document: then the
+    response is the job's entry in lists, with the status 202 (of a created job) or 200, and the headers of `response`.
+    """
+    reservation.release()
+    try:
+        return await view_job(state, job, principal, reservation)
+    except RequestError as error:
+        if error.code is not Code.OVERLOADED:
+            raise
+    rows = await anyio.to_thread.run_sync(state.records.summaries, [job])
+    summary = summary_view(rows[0]) if rows else None
+    if summary is None:
+        raise job_not_found_error(job)
+    status = 202 if "Location" in response.headers else 200
+    content = summary.model_dump_json(exclude={"key"})
+    return Response(content, status, dict(response.headers), media_type="application/json")
 
 
 async def _read_visible(state: State, job: str, principal: Principal, reservation: Reservation) -> Snapshot | None:

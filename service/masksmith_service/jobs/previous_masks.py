@@ -63,7 +63,14 @@ def _masks_of_job(tensors: FinishedTensors) -> dict[str, tuple[Shape, list[MaskP
         tensor.name: (
             tuple(tensor.shape),
             [
-                MaskPart(blob=result_name(key), result=key, start=0, first=shard.first, last=shard.last)
+                MaskPart(
+                    blob=result_name(key),
+                    result=key,
+                    digest=report.mask_digest,
+                    start=0,
+                    first=shard.first,
+                    last=shard.last,
+                )
                 for shard, report in parts
                 if (key := report.result) is not None
             ],

@@ -16,7 +16,8 @@ from masksmith_state.blobs.names import result_name, upload_name
 from masksmith_state.blobs.store import BlobStore
 from masksmith_state.jobs.model import JobRecord
 from masksmith_state.jobs.records import JobRecords
-from masksmith_state.jobs.shards import PlannedTensor
+from masksmith_state.jobs.reports import ShardReport
+from masksmith_state.jobs.shards import PlannedTensor, Shard
 from masksmith_state.roots.roots import Roots
 from masksmith_wire import masks
 from masksmith_wire.errors import Code
@@ -70,33 +71,37 @@ class PrunedFile:
         sources = {tensor.source.location: tensor.source for tensor, _ in self.tensors if tensor.source is not None}
         for location, source in sources.items():
             self.files[location].check_version(source.version)
-        names = {upload_name(tensor.digest) for tensor, _ in self.tensors if tensor.source is None}
-        names |= {result_name(str(report.result)) for _, parts in self.tensors for _, report in parts}
-        check_exist(store, names)
-        if sum(store.size(name) or 0 for name in names) <= VERIFIED_BYTES:
-            for name in names:
-                store.verify(name)
+        digests: dict[str, str | None] = {
+            upload_name(tensor.digest): tensor.digest for tensor, _ in self.tensors if tensor.source is None
+        }
+        reports = (report for _, parts in self.tensors for _, report in parts)
+        digests |= {result_name(str(report.result)): report.mask_digest for report in reports}
+        check_exist(store, digests)
+        if sum(store.size(name) or 0 for name in digests) <= VERIFIED_BYTES:
+            for name, digest in digests.items():
+                store.verify(name, digest)
 
     def stream(self, store: BlobStore) -> Iterator[bytes]:
         """Yield the file's bytes: the header, then the tensors."""
         yield self.header
         for tensor, parts in self.tensors:
             for shard, report in parts:
-                yield from self._masked_rows(tensor, shard.first, shard.last, result_name(str(report.result)), store)
+                yield from self._masked_rows(tensor, shard, report, store)
 
     def _masked_rows(
-        self, tensor: PlannedTensor, first: int, last: int, mask_name: str, store: BlobStore
+        self, tensor: PlannedTensor, shard: Shard, report: ShardReport, store: BlobStore
     ) -> Iterator[bytes]:
-        """Yield the masked weights of a shard: rows `first` to `last` (exclusive) of a tensor, band by band."""
+        """Yield the masked weights of a shard of a tensor, band by band; `report` is the report of its mask."""
+        mask_name = result_name(str(report.result))
         row_shape, item_bytes = tuple(tensor.shape[1:]), ITEM_BYTES[tensor.dtype]
         packed_row_bytes = masks.packed_bytes((1, *row_shape))
         band_rows = max(1, BAND_BYTES // tensor.row_bytes)
-        for row in range(first, last, band_rows):
-            rows = min(band_rows, last - row)
+        for row in range(shard.first, shard.last, band_rows):
+            rows = min(band_rows, shard.last - row)
             start = tensor.start + row * tensor.row_bytes
             weight = self._read_weight(tensor, start, start + rows * tensor.row_bytes, store)
-            mask_row = row - first
-            packed = store.get_range(mask_name, mask_row * packed_row_bytes, (mask_row + rows) * packed_row_bytes)
+            start, stop = ((at - shard.first) * packed_row_bytes for at in (row, row + rows))
+            packed = store.get_range(mask_name, start, stop, report.mask_digest)
             # All bytes of a dropped entry are multiplied by 0, whatever the dtype.
             mask = masks.unpack(np.frombuffer(packed, np.uint8), (rows, *row_shape)).reshape(-1, 1)
             entries = np.frombuffer(weight, np.uint8).reshape(rows * math.prod(row_shape), item_bytes)

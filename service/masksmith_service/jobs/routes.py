@@ -30,7 +30,15 @@ from masksmith_wire.errors import Code
 from masksmith_wire.selections import SelectedTensors, SelectionRequest
 
 from . import events, options as job_options
-from .access import JobId, JobIdReservingParts, check_ended, job_not_found_error, read_masks_job, view_job
+from .access import (
+    JobId,
+    JobIdReservingParts,
+    check_ended,
+    job_not_found_error,
+    read_masks_job,
+    view_changed_job,
+    view_job,
+)
 from .file_tensors import select_from_headers
 from .listing import JobQuery, find_jobs, listed_owner
 from .pruned_weights import pruned_file
@@ -57,7 +65,7 @@ JobRequest = Annotated[
 ]
 
 
-@router.post("/jobs", status_code=202)
+@router.post("/jobs", status_code=202, response_model=Job)
 async def create_job(
     document: JobRequest,
     request: Request,
@@ -67,7 +75,7 @@ async def create_job(
     idempotency_key: IdempotencyKey = None,
     prefer: Prefer = None,
     require_worker: Annotated[bool, Query(description="Refuse the job if no living worker takes it.")] = False,
-) -> Job:
+) -> Job | Response:
     """Start a job from a document, whose uploads must exist already; the same `Idempotency-Key` gives the same job."""
     principal.require_one_of([Scope.BENCHMARK if isinstance(document, BenchmarkRequest) else Scope.SUBMIT])
     repeatable = RepeatableRequest.of(idempotency_key, document)
@@ -76,7 +84,7 @@ async def create_job(
     return await _wait_and_view(state, job, principal, prefer, response, request.state.reservation)
 
 
-@router.post("/masks", status_code=202)
+@router.post("/masks", status_code=202, response_model=Job)
 async def create_masks(
     request: Request,
     response: Response,
@@ -85,7 +93,7 @@ async def create_masks(
     options: Annotated[job_options.FileOptions, Query()],
     idempotency_key: IdempotencyKey = None,
     prefer: Prefer = None,
-) -> Job:
+) -> Job | Response:
     """Upload a safetensors file and start a job on its weights, in one call.
 
     `pattern` may be repeated as `SELECTOR=PATTERN`. `layers` and `exclude` select tensors; by default the layers'
@@ -105,7 +113,7 @@ async def create_masks(
     return await _wait_and_view(state, job, principal, prefer, response, request.state.reservation)
 
 
-@router.post("/outputs", status_code=202)
+@router.post("/outputs", status_code=202, response_model=Job)
 async def create_output(
     request: Request,
     response: Response,
@@ -114,7 +122,7 @@ async def create_output(
     options: Annotated[job_options.ModelOptions, Query()],
     idempotency_key: IdempotencyKey = None,
     prefer: Prefer = None,
-) -> Job:
+) -> Job | Response:
     """Start a job that writes a pruned copy of a model: both are in roots, and nothing is uploaded.
 
     Options are those of `POST /v1/masks`; the tensors are selected as there, and by the model's config.
@@ -226,12 +234,14 @@ def get_pruned(job: JobIdReservingParts, state: StateDep, principal: PrincipalDe
     )
 
 
-@router.post("/jobs/{job}/cancel")
-async def cancel_job(job: JobId, request: Request, state: StateDep, principal: PrincipalDep) -> Job:
+@router.post("/jobs/{job}/cancel", response_model=Job)
+async def cancel_job(
+    job: JobId, request: Request, response: Response, state: StateDep, principal: PrincipalDep
+) -> Job | Response:
     """Cancel a job; canceling a finished one changes nothing."""
     if not await anyio.to_thread.run_sync(state.records.cancel, job):
         raise job_not_found_error(job)
-    return await view_job(state, job, principal, request.state.reservation)
+    return await view_changed_job(state, job, principal, request.state.reservation, response)
 
 
 @router.delete("/jobs/{job}", status_code=204)
@@ -250,7 +260,7 @@ async def _create(submitter: JobSubmitter, submit: Callable[[], str]) -> str:
 
 async def _wait_and_view(
     state: State, job: str, principal: Principal, prefer: str | None, response: Response, reservation: Reservation
-) -> Job:
+) -> Job | Response:
     """Wait for the end of a created job as `Prefer` says, set the response's headers and status, and view the job."""
     wait_s = _wait_s(prefer, state.settings.max_wait_s)
     response.headers["Location"] = f"/v1/jobs/{job}"
@@ -263,8 +273,7 @@ async def _wait_and_view(
             await reservation.add(state.capacities.streams, 1)
             if await state.completions.wait(job, wait_s):
                 response.status_code = 200
-        reservation.release()
-    return await view_job(state, job, principal, reservation)
+    return await view_changed_job(state, job, principal, reservation, response)
 
 
 def _wait_s(prefer: str | None, limit_s: float) -> float | None:

@@ -26,7 +26,6 @@ from masksmith_state.jobs.model import Admission
 from masksmith_state.jobs.outputs import PlannedOutput
 from masksmith_state.jobs.placement import queue_for_masks_job
 from masksmith_state.jobs.plans import MasksPlan
-from masksmith_state.jobs.records import JOB_BYTES, PART_BYTES
 from masksmith_state.jobs.shards import PlannedTensor, Shard, Source, cut
 from masksmith_state.queue import bench_queue
 from masksmith_state.telemetry import logs
@@ -245,9 +244,11 @@ class JobSubmitter:
         admission = self._admission(description.priority)
         # The record has the priority from the admission.
         description = JobDescription(name=description.name or fallback_name, labels=description.labels)
-        self.state.housekeeping.broker.require_room(JOB_BYTES + len(parts) * PART_BYTES)
+        require_room = self.state.housekeeping.broker.require_room
         try:
-            job_and_is_new = self.state.records.create(plan, parts, key, fingerprint, admission, queue, description)
+            job_and_is_new = self.state.records.create(
+                plan, parts, key, fingerprint, admission, queue, description, require_room
+            )
         except FullError as error:
             raise _limit_error(error, self.principal) from None
         except MissingUploadError as error:

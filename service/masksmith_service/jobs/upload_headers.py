@@ -9,6 +9,7 @@ from masksmith_service.auth.principal import Principal
 from masksmith_service.bounds.table import cost
 from masksmith_service.errors import RequestError, upload_damaged_error
 from masksmith_service.resources import State
+from masksmith_service.uploads.header_checks import header_error
 from masksmith_service.uploads.inspector import SMALL_HEADER_BYTES
 from masksmith_state.blobs.names import upload_name
 from masksmith_state.errors import DamagedBlobError
@@ -74,20 +75,32 @@ def _read(state: State, principal: Principal, digest: str, reserve: Callable[[in
         return read_header_text(partial(state.store.get_range, name), size, reserve=reserve)
     except FileNotFoundError:
         raise upload_missing_error(digest) from None
-    except (DamagedBlobError, HeaderError):
-        raise _set_aside(state, digest) from None
+    except DamagedBlobError:
+        raise _forget(state, digest) from None
+    except HeaderError as error:
+        raise _header_error(state, digest, error) from None
 
 
 def _parse(state: State, digest: str, text: bytes) -> Header:
     try:
         return parse_header(text)
-    except HeaderError:
-        raise _set_aside(state, digest) from None
+    except HeaderError as error:
+        raise _header_error(state, digest, error) from None
 
 
-def _set_aside(state: State, digest: str) -> RequestError:
-    """Set aside an upload that was damaged after it was received; returns the error to raise."""
-    state.store.set_aside(upload_name(digest))
+def _header_error(state: State, digest: str, error: HeaderError) -> RequestError:
+    """Return the error for a header that cannot be parsed: an intact upload stays, a damaged one is set aside."""
+    try:
+        state.store.verify(upload_name(digest))
+    except FileNotFoundError:
+        return upload_missing_error(digest)
+    except DamagedBlobError:
+        return _forget(state, digest)
+    return header_error(type(error)(f"upload {digest}: {error}"))
+
+
+def _forget(state: State, digest: str) -> RequestError:
+    """Remove the references to an upload that the store has set aside; returns the error to raise."""
     state.references.forget_damaged_upload(digest)
     return upload_damaged_error(digest)
 

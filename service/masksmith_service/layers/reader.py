@@ -51,7 +51,7 @@ class MaskedLayer:
         tensor: Location of the weight.
         options: Options of the job; if the tensor has a pattern of its own, with that pattern.
         first_rows: First row of each part of the mask, ascending.
-        part_names: Name of each part in the store.
+        part_blobs: Name of each part in the store, and its digest.
         file: The file that the weight is in, if it is in a root; only `read_scores` needs it. `find_layer` leaves it
             None, since not every principal may read the root.
     """
@@ -59,7 +59,7 @@ class MaskedLayer:
     tensor: PlannedTensor
     options: MasksOptions
     first_rows: Sequence[int]
-    part_names: Sequence[str]
+    part_blobs: Sequence[tuple[str, str | None]]
     file: LocatedPath | None = None
 
     @property
@@ -94,7 +94,8 @@ class MaskedLayer:
         for part_number, part_rows in self._by_part(rows):
             first_row = self.first_rows[part_number]
             starts, length = _row_ranges(part_rows, -first_row * row_bytes, row_bytes, start, stop)
-            pieces += _read_ranges(store, self.part_names[part_number], starts, length)
+            name, digest = self.part_blobs[part_number]
+            pieces += _read_ranges(store, name, starts, length, digest)
         packed = np.frombuffer(b"".join(pieces), np.uint8)
         if self._is_flat:
             bits = np.unpackbits(packed.reshape(len(rows), stop - start), axis=1, bitorder="little")
@@ -174,10 +175,10 @@ def find_layer(record: JobRecord, records: JobRecords, name: str) -> MaskedLayer
         raise RequestError(Code.RESULT_NOT_FOUND, detail, tensor=name)
     # The pattern in a shard's report is the tensor's own; it is None if the tensor has the job's pattern.
     options = record.plan.options.model_copy(update={"pattern": parts[0][1].pattern or record.plan.options.pattern})
-    names = [result_name(str(report.result)) for _, report in parts]
+    blobs = [(result_name(str(report.result)), report.mask_digest) for _, report in parts]
     # `shard.first` is an index in the tensor's first dimension; in a stack, each index has several rows of the matrix.
     rows_per_index = math.prod(tensor.shape[1 : count_leading_stacks(tensor.layout) + 1])
-    return MaskedLayer(tensor, options, [shard.first * rows_per_index for shard, _ in parts], names)
+    return MaskedLayer(tensor, options, [shard.first * rows_per_index for shard, _ in parts], blobs)
 
 
 def _flatten(rows: npt.NDArray[Entry]) -> npt.NDArray[Entry]:
@@ -202,8 +203,8 @@ def _row_ranges(rows: Sequence[int], offset: int, row_bytes: int, start: int, st
     return [offset + row * row_bytes + start for row in rows], stop - start
 
 
-def _read_ranges(store: BlobStore, name: str, starts: list[int], length: int) -> list[bytes]:
+def _read_ranges(store: BlobStore, name: str, starts: list[int], length: int, digest: str | None = None) -> list[bytes]:
     try:
-        return store.get_ranges(name, starts, length)
+        return store.get_ranges(name, starts, length, digest)
     except FileNotFoundError:
         raise missing_blob_error(store, name) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Mapping
 from urllib.parse import urlsplit
@@ -23,6 +24,8 @@ FORWARDED_PREFIXES = (
     "fastly-", "fly-",
 )  # fmt: skip
 """Beginnings of names of headers that proxies and content delivery networks add; `FORWARDED` has whole names."""
+_DELIMITERS = re.compile(r"[/?#@\\\s]")
+"""Characters that end or begin other parts of a URL than host and port."""
 
 
 def is_from_this_machine(headers: Mapping[str, str], settings: Settings) -> bool:
@@ -33,7 +36,7 @@ def is_from_this_machine(headers: Mapping[str, str], settings: Settings) -> bool
     """
     if any(name in FORWARDED or name.startswith(FORWARDED_PREFIXES) for name in map(str.lower, headers)):
         return False
-    name = _hostname("//" + headers.get("host", ""))
+    name = _name_in_host(headers.get("host", ""))
     return name is not None and (
         is_loopback(name)
         or name in settings.allowed_host_names
@@ -67,7 +70,7 @@ def check_host(headers: Headers, settings: Settings) -> None:
     host = headers.get("host")
     if host is None:
         raise RequestError(Code.MALFORMED_REQUEST, "the request has 0 Host fields; it must have one")
-    name = _hostname("//" + host)
+    name = _name_in_host(host)
     if name is not None and (_is_known_host(name, settings) or "*" in settings.allowed_host_names):
         return
     detail = f"this service does not answer to {host[:100]!r}; if that is its name, add it to MASKSMITH_ALLOWED_HOSTS"
@@ -101,6 +104,11 @@ def _is_known_host(name: str, settings: Settings) -> bool:
         or name.endswith(".localhost")
         or is_address(name)
     )
+
+
+def _name_in_host(host: str) -> str | None:
+    """Return the name in the field Host in lower case; None if it has none, or more than a name and a port."""
+    return None if _DELIMITERS.search(host) else _hostname("//" + host)
 
 
 def _hostname(url: str) -> str | None:

@@ -16,11 +16,13 @@ from masksmith_service.auth.principal import Principal
 from masksmith_service.errors import RequestError
 from masksmith_service.resources import State
 from masksmith_state.errors import ChangedSourceError
+from masksmith_state.expiry import limit_expiry
 from masksmith_state.jobs.output_identity import MAX_MARKER_BYTES, MAX_RECORD_BYTES, marker_identity, record_identity
 from masksmith_state.jobs.outputs import NOTE_PREFIX, OutputFile, PlannedOutput
 from masksmith_state.jobs.redis_keys import output_lock_key
 from masksmith_state.jobs.shards import PlannedTensor, Source
 from masksmith_state.roots.bucket import MAX_OBJECT_BYTES
+from masksmith_state.roots.directory import is_part_name
 from masksmith_state.roots.location import is_inside
 from masksmith_wire.digests import digest_document
 from masksmith_wire.documents import OutputInput
@@ -191,6 +193,7 @@ def claim_output(
 def _locked(state: State, directory: LocatedPath) -> Iterator[Lock]:
     """Hold the lock of an output: requests of all services for this output use the same lock."""
     name = output_lock_key(directory.location)
+    limit_expiry(state.records.redis, [name], LOCK_TIMEOUT_S)
     lock = state.records.redis.lock(name, timeout=LOCK_TIMEOUT_S, blocking_timeout=LOCK_WAIT_S, sleep=0.05)
     if not lock.acquire():
         detail = f"other requests for the output {directory.location!r} are being planned; try again"
@@ -254,10 +257,16 @@ def _claim(directory: LocatedPath, output: PlannedOutput, reserve_memory: Callab
     if not directory.root.create(marker.path, data):
         _check_content(directory, output, reserve_memory)
         return False
-    if other_names := directory.root.list(directory.path).keys() - {JOURNAL_NAME}:
+    if other_names := _list(directory).keys() - {JOURNAL_NAME}:
         directory.root.delete(marker.path)
         raise _not_empty_error(directory, sorted(other_names))
     return True
+
+
+def _list(directory: LocatedPath) -> dict[str, int]:
+    """Sizes of the files in a directory, by name, without those that writers that were killed have left."""
+    sizes = directory.root.list(directory.path)
+    return {name: size for name, size in sizes.items() if not is_part_name(name)}
 
 
 def _check_content(directory: LocatedPath, output: PlannedOutput, reserve_memory: Callable[[int], None]) -> bool:
@@ -268,7 +277,7 @@ def _check_content(directory: LocatedPath, output: PlannedOutput, reserve_memory
             read it.
     """
     for _ in range(READ_ATTEMPTS):
-        size_by_name = directory.root.list(directory.path)
+        size_by_name = _list(directory)
         # A worker that finishes the output deletes the marker, and another command may do so at any time.
         with suppress(FileNotFoundError, ChangedSourceError):
             if size_by_name and _identity_of(directory, size_by_name, reserve_memory) != output.identity:

@@ -27,9 +27,10 @@ from redis.exceptions import LockError
 
 from masksmith_state import DATA_FORMAT
 from masksmith_state.blobs.names import BLOB_FOLDERS, is_blob_name, is_sealed_name, piece_list_name
-from masksmith_state.blobs.references import BACKUP
+from masksmith_state.blobs.references import BACKUP, BACKUP_LOCK_S
 from masksmith_state.blobs.store import BlobStore
 from masksmith_state.errors import InstallationError
+from masksmith_state.expiry import limit_expiry
 from masksmith_state.fsck import check_store
 from masksmith_state.installation import IDENTITY_KEY, IDENTITY_NAME, Installation
 from masksmith_state.scripts import load
@@ -40,8 +41,6 @@ log = logging.getLogger(__name__)
 
 RECORDS, MANIFEST, STORE = "records.jsonl", "manifest.json", "store"
 """Names in the directory of a backup: two files, and the folder of the blobs."""
-LOCK_S = 60
-"""Seconds after which the lock of a backup expires, unless it is renewed."""
 RANGE_BYTES = 8 * 2**20
 """Maximum number of bytes of a blob that are copied at once."""
 EXCLUDED_PREFIXES = (
@@ -139,12 +138,13 @@ def _deferring_deletions(client: redis.Redis) -> Iterator[None]:
     Raises:
         InstallationError: If another backup runs, or if the lock was lost by the end of the block.
     """
-    lock, ended = client.lock(BACKUP, timeout=LOCK_S, thread_local=False), threading.Event()
+    lock, ended = client.lock(BACKUP, timeout=BACKUP_LOCK_S, thread_local=False), threading.Event()
+    limit_expiry(client, [BACKUP], BACKUP_LOCK_S)
     if not lock.acquire(blocking=False):
         raise InstallationError("another backup of this installation is running")
 
     def renew() -> None:
-        while not ended.wait(LOCK_S / 4):
+        while not ended.wait(BACKUP_LOCK_S / 4):
             # If the broker cannot be reached, the next round tries again. A lock that has expired is not acquired
             # again: the end of the block reports that it was lost.
             with suppress(redis.RedisError):
@@ -240,8 +240,11 @@ def _read_backup(folder: Path) -> tuple[Manifest, list[dict[str, Any]]]:
     report = check_store(BlobStore(str(folder / STORE), read_only=True))
     if report.unreadable:
         raise InstallationError(f"{report.unreadable[0]} in the backup cannot be read")
-    if report.checked < manifest.blobs:
-        raise InstallationError(f"the backup has {manifest.blobs} blobs, and {report.checked} of them exist")
+    existing = report.checked + len(report.unchecked)
+    if existing < manifest.blobs:
+        raise InstallationError(f"the backup has {manifest.blobs} blobs, and {existing} of them exist")
+    for name in report.unchecked:
+        log.warning("%s in the backup cannot be checked: the list of its digests is lost; it is copied as it is", name)
     for name in report.damaged:
         log.warning("%s is damaged in the backup: it will be computed or must be sent again", name)
     return manifest, _parse_records(folder / RECORDS, data)

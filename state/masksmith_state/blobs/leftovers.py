@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from .names import BLOB_FOLDERS, INCOMING, PIECE_LISTS, STATISTICS, is_blob_name
+from .names import BLOB_FOLDERS, INCOMING, PIECE_LISTS, STATISTICS, is_blob_name, is_incoming_name
 from .store import BlobStore
 
 log = logging.getLogger(__name__)
 
 LEFTOVER_AFTER_S = 3600.0
-_INCOMING = re.compile(rf"({PIECE_LISTS}/)?{INCOMING}/[0-9a-f]{{32}}")
 
 
 def clear_leftovers(store: BlobStore, age_s: float = LEFTOVER_AFTER_S) -> int:
@@ -26,7 +24,8 @@ def clear_leftovers(store: BlobStore, age_s: float = LEFTOVER_AFTER_S) -> int:
 
     That folder is a cache of the workers, which compute its files again when they need them.
 
-    A bucket is left as it is: its lifecycle rules delete partial uploads.
+    In a bucket nothing is deleted here: its lifecycle rules delete partial uploads, and `Retention` deletes complete
+    ones that did not get their names.
 
     Args:
         store: The store.
@@ -34,14 +33,22 @@ def clear_leftovers(store: BlobStore, age_s: float = LEFTOVER_AFTER_S) -> int:
             is old.
 
     Returns:
-        The number of files deleted, whose names are logged.
+        The number of files deleted, whose names are logged. One that cannot be deleted stops no other: their number is
+        logged, with the first.
     """
     if store.objects.is_bucket:
         return 0
-    deleted = [name for name, path in _candidates(Path(store.url)) if _delete_older(path, time.time() - age_s)]
-    for name in deleted:
-        log.info("deleted leftover %s", name)
-    return len(deleted)
+    count, failures = 0, list[OSError]()
+    for name, path in _candidates(Path(store.url)):
+        try:
+            if _delete_older(path, time.time() - age_s):
+                log.info("deleted leftover %s", name)
+                count += 1
+        except OSError as error:
+            failures.append(error)
+    if failures:
+        log.error("%d leftover(s) cannot be deleted, the first: %s", len(failures), failures[0])
+    return count
 
 
 def _candidates(root: Path) -> Iterator[tuple[str, Path]]:
@@ -59,7 +66,7 @@ def _may_be_leftover(name: str) -> bool:
     """
     # While obstore writes `name`, its part files are called `name#1` and so on.
     target, mark, number = name.partition("#")
-    if _INCOMING.fullmatch(target):
+    if is_incoming_name(target.removeprefix(f"{PIECE_LISTS}/")):
         return number.isdigit() or not number
     if mark:
         return number.isdigit() and is_blob_name(target.removeprefix(f"{PIECE_LISTS}/"))

@@ -14,11 +14,17 @@ PIECE_LISTS = "pieces"
 DAMAGED = "damaged"
 """Folder of the blobs that were set aside, each under its name with the time in milliseconds."""
 _BLOB_NAME = re.compile(r"(tensors|masks|weights|statistics)/([0-9a-f]{2})/\2[0-9a-f]{62}(\.json)?")
+_INCOMING_NAME = re.compile(rf"{INCOMING}/[0-9a-f]{{32}}")
 
 
 def incoming_name(identifier: str) -> str:
     """Name of an upload while it is received, if its digest is not known in advance."""
     return f"{INCOMING}/{identifier}"
+
+
+def is_incoming_name(name: str) -> bool:
+    """Whether a name has the form of the name of an upload that is being received."""
+    return _INCOMING_NAME.fullmatch(name) is not None
 
 
 def upload_name(digest: str) -> str:

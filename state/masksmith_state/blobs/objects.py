@@ -22,6 +22,8 @@ from masksmith_state.panics import panics_as
 T = TypeVar("T")
 CHUNK_BYTES = 8 * 2**20
 CONCURRENT_CHUNKS = 2
+MAX_COPY_BYTES = 5 * 2**30
+"""Largest object of a bucket that one request can copy; a larger one is read and written again."""
 BUCKET_RETRIES, BUCKET_RETRY_TIMEOUT_S = 5, 15.0
 
 
@@ -233,8 +235,20 @@ class Objects:
                 yield str(entry["path"]), entry["last_modified"].timestamp()
 
     def rename(self, old: str, new: str) -> None:
-        """Rename an object, replacing any object with the new name."""
-        obstore.rename(self._store, old, new)
+        """Rename an object, replacing any object with the new name.
+
+        In a bucket this is a copy and a deletion.
+
+        Raises:
+            FileNotFoundError: If it does not exist.
+        """
+        size = self.size(old) if self.is_bucket else None
+        if size is None or size <= MAX_COPY_BYTES:
+            obstore.rename(self._store, old, new)
+            return
+        starts = range(0, size, CHUNK_BYTES)
+        self.put_pieces(new, (self.get_range(old, start, min(size, start + CHUNK_BYTES)) for start in starts))
+        self.delete(old)
 
     async def put_stream(self, name: str, chunks: AsyncIterable[bytes]) -> None:
         """Write an object from a stream of chunks; if `chunks` raises or the caller is canceled, nothing is kept."""

@@ -9,7 +9,7 @@ from collections import OrderedDict
 
 from .names import DAMAGED, piece_list_name
 from .objects import NotAFileError, Objects
-from .piece_reader import BATCH_PIECES, MismatchError
+from .piece_reader import BATCH_PIECES, MismatchError, NoListError
 from .pieces import PIECE_BYTES, DamagedListError, PieceHasher, PieceList
 
 log = logging.getLogger(__name__)
@@ -40,8 +40,8 @@ class PieceLists:
 
         Raises:
             FileNotFoundError: If the list is missing or damaged, and the blob does not exist.
-            MismatchError: If the list is missing or damaged, the blob exists, and `digest` is None or not the digest of
-                the blob.
+            MismatchError: If the list is missing or damaged, the blob exists, and `digest` is not the digest of the
+                blob; `NoListError` if `digest` is None.
         """
         cached = self._cache.get(name) if use_cache else None
         if cached is not None:
@@ -75,7 +75,7 @@ class PieceLists:
         if size is None:
             raise FileNotFoundError(name)
         if digest is None:
-            raise MismatchError
+            raise NoListError
         hasher = PieceHasher()
         for start in range(0, size, BATCH_PIECES * PIECE_BYTES):
             hasher.update(self._objects.get_range(name, start, min(size, start + BATCH_PIECES * PIECE_BYTES)))

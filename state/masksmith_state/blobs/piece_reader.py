@@ -15,6 +15,10 @@ class MismatchError(Exception):
     """A blob is not what its list of pieces, or its known digest, says; or it has no list, and no digest is known."""
 
 
+class NoListError(MismatchError):
+    """The list of a blob is missing or damaged, and the blob's digest is not known: the blob may be intact."""
+
+
 def read_ranges(objects: Objects, name: str, pieces: PieceList, starts: Sequence[int], length: int) -> list[bytes]:
     """Read ranges of a blob, and check the pieces that they touch.
 

@@ -10,7 +10,8 @@ that have it as their own result, and by the live jobs that read it, as previous
 - `masksmith:unreferenced_results` lists results without a reference;
 - `masksmith:owner:K:record_bytes` is the estimated number of bytes that the records of a key's uploads and jobs take;
 - `masksmith:owner:K:bytes` is the number of bytes that a key keeps: its uploads, and the results of its jobs;
-- `masksmith:tombstones` (hash: blob -> token) lists blobs that are being deleted, to which no reference can be added.
+- `masksmith:tombstones` (hash: blob -> token) lists blobs that are being deleted, and missing uploads that are being
+  forgotten, to which no reference can be added.
 
 A blob is deleted in three steps: set its tombstone if it has no reference and no other process is deleting it (one
 atomic script), delete it, clear the tombstone if its token is still the one that was set. A reader of a result adds a
@@ -28,6 +29,7 @@ from enum import StrEnum
 
 import redis
 
+from masksmith_state.expiry import limit_expiry
 from masksmith_state.jobs.shared_keys import WHOLE_NUMBER, DamagedBrokerError
 from masksmith_state.scripts import Scripts
 
@@ -39,6 +41,8 @@ log = logging.getLogger(__name__)
 
 BACKUP, DEFERRED = "masksmith:backup", "masksmith:deferred"
 """Redis key that exists while a backup runs, and the set of the blobs that are to be deleted after the backup."""
+BACKUP_LOCK_S = 60
+"""Seconds after which the key `BACKUP` expires, unless it is renewed."""
 TOMBSTONE_TIMEOUT_S = 60.0
 """Time after which the process that set a tombstone is taken to have stopped."""
 POLL_S = 0.05
@@ -95,7 +99,7 @@ class BlobReferences:
         Returns:
             `NEW`; `KNOWN` if the key had the reference already; `FULL` or `RECORDS_FULL` if `max_bytes` or
             `max_record_bytes` would be exceeded, then the upload is deleted unless it is referenced; `LOST` if the
-            upload was deleted meanwhile, or its deletion does not end.
+            upload was deleted meanwhile, or another process has been deleting it for more than `TOMBSTONE_TIMEOUT_S`.
         """
         limits = [-1 if limit is None else limit for limit in (max_bytes, max_record_bytes)]
         deadline = time.monotonic() + TOMBSTONE_TIMEOUT_S
@@ -105,8 +109,7 @@ class BlobReferences:
             time.sleep(POLL_S)
         if outcome in (LinkOutcome.FULL, LinkOutcome.RECORDS_FULL):
             self.delete_unreferenced_upload(digest)
-        elif self._store.size(upload_name(digest)) is None:
-            self._scripts.run("unlink_all", digest)
+        elif self._store.size(upload_name(digest)) is None and self.forget_damaged_upload(digest):
             return LinkOutcome.LOST
         return LinkOutcome(outcome)
 
@@ -129,9 +132,25 @@ class BlobReferences:
             self._store.verify(upload_name(digest))
         return stored_bytes
 
-    def forget_damaged_upload(self, digest: str) -> None:
-        """Remove all keys' references to an upload that was set aside, so that it can be sent again."""
-        self._scripts.run("unlink_all", digest)
+    def forget_damaged_upload(self, digest: str) -> bool:
+        """Remove all keys' references to an upload that was set aside, unless it was sent again meanwhile.
+
+        A tombstone keeps references from being added between the check whether the upload exists and their removal.
+
+        Returns:
+            Whether no key refers to the upload now.
+        """
+        while (token := self._set_tombstone("missing_upload", digest)) == "":
+            time.sleep(POLL_S)
+        if token == "unreferenced":
+            return True
+        try:
+            is_missing = self._store.size(upload_name(digest)) is None
+            if is_missing:
+                self._scripts.run("unlink_all", digest, token)
+        finally:
+            self._clear_tombstone("upload", digest, token)
+        return is_missing
 
     def forget_upload(self, owner: str, digest: str) -> bool | None:
         """Remove a key's reference to an upload, and delete the upload if nothing else refers to it.
@@ -194,6 +213,7 @@ class BlobReferences:
 
     def finish_deletions(self) -> None:
         """Finish deletions that failed, were interrupted by a crash, or deferred by a backup that has ended."""
+        limit_expiry(self._redis, [BACKUP], BACKUP_LOCK_S)
         if not self._redis.exists(BACKUP):
             count_deletions(self._store, map(str, set(self._redis.smembers(DEFERRED))), self._delete_deferred)
         tombstones = list(self._redis.hkeys("masksmith:tombstones"))
@@ -210,9 +230,8 @@ class BlobReferences:
         return is_deleted
 
     def _delete_unreferenced(self, kind: str, name: str, blobs: Iterable[str]) -> bool:
-        now = time.time()
-        token = f"{now:.3f}:{secrets.token_hex(8)}"
-        if not self._scripts.run(f"tombstone_{kind}", name, token, f"{now - TOMBSTONE_TIMEOUT_S:.3f}"):
+        token = self._set_tombstone(kind, name)
+        if not token:
             return False
         for blob in blobs:
             # If this process was paused, another one may have finished the deletion, and the blob may be in use again.
@@ -222,6 +241,10 @@ class BlobReferences:
                     self._store.delete_damaged(blob)
         self._clear_tombstone(kind, name, token)
         return True
+
+    def _set_tombstone(self, script: str, name: str) -> str:
+        """Run a script that sets a tombstone, and return its reply: the token, or an empty text."""
+        return str(self._scripts.run(f"tombstone_{script}", name, secrets.token_hex(8), TOMBSTONE_TIMEOUT_S))
 
     def _clear_tombstone(self, kind: str, name: str, token: str) -> None:
         """Clear a tombstone, unless another process has set it again with a token of its own."""

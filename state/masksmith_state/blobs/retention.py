@@ -14,12 +14,14 @@ from masksmith_state.jobs.redis_keys import FINISHED
 from .deletions import count_deletions
 from .names import (
     DAMAGED,
+    INCOMING,
     PIECE_LISTS,
     RESULTS,
     STATISTICS,
     UPLOADS,
     WEIGHTS,
     is_blob_name,
+    is_incoming_name,
     is_sealed_name,
     piece_list_name,
 )
@@ -32,6 +34,9 @@ PERIOD_S = 60.0
 ORPHANS_PERIOD_S = 3600.0
 ORPHAN_AFTER_S = 3600.0
 """Age in seconds from which a blob can be an orphan, and seconds from the sweep that finds it to its deletion."""
+INCOMING_AFTER_S = 24 * 3600.0
+"""Age in seconds at which an upload that was received, and did not get its name, is deleted; in a bucket, it is copied
+to its name, which may take long."""
 ORPHANS = "masksmith:orphans"
 """Sorted set of orphans (blobs to which nothing in Redis refers), scored by the time at which a sweep found them."""
 MAX_DELETIONS = 1000
@@ -46,7 +51,8 @@ class SweepCounts:
         jobs: Expired jobs.
         uploads: References of keys to expired uploads.
         results: Results whose last reference was removed.
-        orphans: Orphans, old statistics, old blobs that were set aside, and lists of digests without a blob.
+        orphans: Orphans, old statistics, old blobs that were set aside, lists of digests without a blob, and uploads
+            that did not get their names.
     """
 
     jobs: int = 0
@@ -146,7 +152,8 @@ class Retention:
         ]
         if entries_to_remove:
             self.records.redis.zrem(ORPHANS, *entries_to_remove)
-        return count + self._delete_old_files(now - self.upload_age_s, before)
+        incoming_before = min(now, time.time()) - INCOMING_AFTER_S
+        return count + self._delete_old_files(now - self.upload_age_s, before, incoming_before)
 
     def _delete_orphan(self, orphan: str) -> bool:
         """Delete an orphan, unless something refers to it now; returns whether it was deleted."""
@@ -165,22 +172,30 @@ class Retention:
                 if is_sealed_name(name) or self.store.size(piece_list_name(name)) is not None:
                     yield f"{kind}:{key}"
 
-    def _delete_old_files(self, before: float, lists_before: float) -> int:
-        """Delete old statistics (a cache), old blobs that were set aside, and old lists of digests without a blob.
+    def _delete_old_files(self, before: float, lists_before: float, incoming_before: float) -> int:
+        """Delete old statistics (a cache), blobs that were set aside, lists without a blob, and unnamed uploads.
 
         Args:
             before: Time before which statistics, and blobs that were set aside, are old.
             lists_before: Time before which lists are old.
+            incoming_before: Time before which uploads that did not get their names, and the lists of such, are old.
         """
         store = self.store
         names = [name for name, written in store.list(STATISTICS) if written < before and is_blob_name(name)]
         names += [f"{DAMAGED}/{name}" for name, written in store.list_damaged() if written < before]
+        names += [
+            name for name, written in store.list(INCOMING) if written < incoming_before and is_incoming_name(name)
+        ]
         for name, written in store.list(PIECE_LISTS):
             blob = name.removeprefix(f"{PIECE_LISTS}/")
-            if is_blob_name(blob) and written < lists_before and store.size(blob) is None:
+            is_old_incoming = is_incoming_name(blob) and written < incoming_before
+            if is_old_incoming or (is_blob_name(blob) and written < lists_before and store.size(blob) is None):
                 names.append(name)
 
         def delete(name: str) -> bool:
+            blob = name.removeprefix(f"{PIECE_LISTS}/")
+            if blob != name and is_blob_name(blob) and store.size(blob) is not None:
+                return False  # The blob was written after the search, and with it the list.
             store.objects.delete(name)
             log.info("deleted %s", name)
             return True

@@ -19,12 +19,12 @@ from typing import TypeVar
 from blake3 import blake3
 from obstore.exceptions import BaseError as StoreError
 
-from masksmith_state.errors import DamagedBlobError
+from masksmith_state.errors import DamagedBlobError, UncheckedBlobError
 
 from .names import DAMAGED, INCOMING, digest_of_upload, is_blob_name
 from .objects import NotAFileError, Objects
 from .piece_lists import PieceLists
-from .piece_reader import MismatchError, read_ranges, verify_pieces
+from .piece_reader import MismatchError, NoListError, read_ranges, verify_pieces
 from .pieces import PIECE_BYTES, PieceHasher, PieceList, seal, unseal
 
 T = TypeVar("T")
@@ -86,9 +86,10 @@ class BlobStore:
 
         Raises:
             FileNotFoundError: If it does not exist.
-            DamagedBlobError: If it is damaged, has another digest, or cannot be checked, since its list is lost and no
-                digest is known with which a new list could be checked. The blob is then set aside, unless the store is
+            DamagedBlobError: If it is damaged or has another digest. It is then set aside, unless the store is
                 read-only.
+            UncheckedBlobError: If it cannot be checked, since its list is lost and no digest is known by which the list
+                can be computed again. The blob may be intact, and stays.
         """
 
         def read(pieces: PieceList) -> bytes:
@@ -99,27 +100,19 @@ class BlobStore:
 
         return self._read(name, read, digest)
 
-    def get_range(self, name: str, start: int, stop: int) -> bytes:
+    def get_range(self, name: str, start: int, stop: int, digest: str | None = None) -> bytes:
         """Read the bytes from `start` to `stop` (exclusive), or to the end of the blob; checks the pieces they touch.
 
-        For an empty range nothing is read, even if the blob does not exist.
-
-        Raises:
-            FileNotFoundError: If it does not exist.
-            DamagedBlobError: If a piece of it is damaged.
+        For an empty range nothing is read, even if the blob does not exist. For `digest` and errors, see `get`.
         """
-        return self.get_ranges(name, [start], stop - start)[0] if start < stop else b""
+        return self.get_ranges(name, [start], stop - start, digest)[0] if start < stop else b""
 
-    def get_ranges(self, name: str, starts: Sequence[int], length: int) -> list[bytes]:
+    def get_ranges(self, name: str, starts: Sequence[int], length: int, digest: str | None = None) -> list[bytes]:
         """Read the ranges of `length` bytes from `starts` (ascending); checks the pieces that the ranges touch.
 
-        A range is cut at the end of the blob.
-
-        Raises:
-            FileNotFoundError: If the blob does not exist.
-            DamagedBlobError: If a piece of it is damaged.
+        A range is cut at the end of the blob. For `digest` and errors, see `get`.
         """
-        return self._read(name, lambda pieces: read_ranges(self.objects, name, pieces, starts, length))
+        return self._read(name, lambda pieces: read_ranges(self.objects, name, pieces, starts, length), digest)
 
     def verify(self, name: str, digest: str | None = None) -> None:
         """Check a whole blob; raises as `get` does."""
@@ -189,12 +182,12 @@ class BlobStore:
             async for chunk in self.objects.stream(name):
                 piece += chunk
                 while len(piece) >= PIECE_BYTES:
-                    yield await self._check_piece(name, pieces, number, bytes(piece[:PIECE_BYTES]))
+                    yield await self._check_piece(name, pieces, number, bytes(piece[:PIECE_BYTES]), digest)
                     number += 1
                     del piece[:PIECE_BYTES]
         # The last piece may be shorter than the others. If bytes are missing, the check of the next piece fails.
         if piece or number * PIECE_BYTES < pieces.size:
-            yield await self._check_piece(name, pieces, number, bytes(piece))
+            yield await self._check_piece(name, pieces, number, bytes(piece), digest)
 
     def set_aside(self, name: str) -> None:
         """Move a blob, if it exists, to the folder `damaged`, under its name and the time; delete its list.
@@ -244,17 +237,21 @@ class BlobStore:
         """Read and check a blob; after a mismatch, read its list without the cache, and read and check once more.
 
         Another process may have replaced the blob, so that the cached list is outdated. After a second mismatch, the
-        blob is handled as damaged. For errors, see `get`.
+        blob is handled as damaged, unless there is no list that it could contradict. For errors, see `get`.
         """
         digest = digest or digest_of_upload(name)
+        has_list = True
         for use_cache in (True, False):
             try:
                 pieces = self._lists.get(name, use_cache=use_cache, digest=digest)
                 if digest not in (None, pieces.digest):
                     raise MismatchError
                 return self._read_once(name, pieces, read)
-            except MismatchError:
-                continue
+            except MismatchError as error:
+                has_list = not isinstance(error, NoListError)
+        if not has_list:
+            log.error("blob %s cannot be checked: the list of its digests is missing or damaged", name)
+            raise UncheckedBlobError(name)
         raise self._handle_damage(name)
 
     def _read_once(self, name: str, pieces: PieceList, read: Callable[[PieceList], T]) -> T:
@@ -313,10 +310,10 @@ class BlobStore:
             yield chunk
         await asyncio.to_thread(self._lists.put, name, hasher.finish())
 
-    async def _check_piece(self, name: str, pieces: PieceList, number: int, piece: bytes) -> bytes:
+    async def _check_piece(self, name: str, pieces: PieceList, number: int, piece: bytes, digest: str | None) -> bytes:
         """Return a piece that has its digest; otherwise check the whole blob, and raise DamagedBlobError."""
         if not pieces.is_intact(number, piece):
-            await asyncio.to_thread(self.verify, name)
+            await asyncio.to_thread(self.verify, name, digest)
             # The blob is intact now: another process has replaced it. But pieces of the old blob may have been yielded.
             raise DamagedBlobError(name, is_set_aside=False)
         return piece

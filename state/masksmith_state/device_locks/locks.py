@@ -55,7 +55,7 @@ class DeviceLock:
 
         `check` is called while waiting, and may raise.
         """
-        token = f"{uuid4().hex}:{self._lease_ms}"
+        token = self._new_token()
         while not self._run("acquire_shared", token, self._lease_ms, WAITING_MS):
             check()
             time.sleep(POLL_S)
@@ -71,7 +71,7 @@ class DeviceLock:
         Yields:
             A function that returns whether the lock is still held; if not, measurements must be repeated.
         """
-        token = uuid4().hex
+        token = self._new_token()
         self._give_way(check)
         try:
             while self._run("acquire_exclusive", token, self._lease_ms) != HELD:
@@ -134,6 +134,10 @@ class DeviceLock:
             stop.set()
             thread.join()
             self._run("release", token)
+
+    def _new_token(self) -> str:
+        """Token with the lease, by which the scripts recognise a lease from before the clock was set back."""
+        return f"{uuid4().hex}:{self._lease_ms}"
 
     def _run(self, script: str, *args: str | int) -> int:
         return int(self._scripts.run(script, *args, keys=self._keys))

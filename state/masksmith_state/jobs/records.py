@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import redis
@@ -75,6 +75,7 @@ class JobRecords(JobReader, JobIndex):
         admission: Admission | None = None,
         queue: str = CPU_QUEUE,
         description: JobDescription | None = None,
+        require_room: Callable[[int], None] | None = None,
     ) -> tuple[str, bool] | None:
         """Create a job, with all its shards queued.
 
@@ -87,6 +88,7 @@ class JobRecords(JobReader, JobIndex):
             admission: Owner and limits; by default no owner and no limits.
             queue: Queue that the shards belong to.
             description: Name and labels.
+            require_room: Called with the estimated bytes of the record before it is created; may raise.
 
         Returns:
             The job's id and whether it is new, or None if the idempotency key was used with another request.
@@ -108,7 +110,9 @@ class JobRecords(JobReader, JobIndex):
             "priority": admission.priority,
             **plan.summary_fields,
         }
-        limits = _limits(admission)
+        limits, size = _limits(admission), record_bytes(fields, texts)
+        if require_room is not None:
+            require_room(size)
         outcome = str(
             self._scripts.run(
                 "create",
@@ -122,7 +126,7 @@ class JobRecords(JobReader, JobIndex):
                 json.dumps(plan.uploads),
                 admission.uploaders or "",
                 plan.result_bytes,
-                record_bytes(fields, texts),
+                size,
                 json.dumps([index for index, shard in enumerate(shards) if isinstance(shard, Shard) and shard.is_long]),
                 json.dumps(plan.earlier_results),
             )
@@ -230,8 +234,9 @@ def _limits(admission: Admission) -> dict[str, int | None]:
 
 def record_bytes(fields: Mapping[str, str], texts: Sequence[str]) -> int:
     """Estimate a job's bytes in the broker, from its fields and from the texts of its shards or cases."""
-    texts_bytes = sum(map(len, texts)) + sum(map(len, fields.values()))
-    return JOB_BYTES + len(texts) * PART_BYTES + texts_bytes
+    # A name may have a lone surrogate, which no encoding but this accepts.
+    text_bytes = sum(len(text.encode("utf-8", "surrogatepass")) for text in (*texts, *fields.values()))
+    return JOB_BYTES + len(texts) * PART_BYTES + text_bytes
 
 
 def _digest_of_key(idempotency_key: str) -> str:

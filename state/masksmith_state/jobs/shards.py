@@ -41,11 +41,13 @@ class MaskPart(BaseModel):
     """Rows `first` to `last` (exclusive) of a stored mask: bools if `is_bool`, else packed bits.
 
     The rows begin at byte `start` of the file `source`; without a source, of the blob `blob` of the store. If the blob
-    is a result of an earlier job, `result` is the key of that result; else it is None.
+    is a result of an earlier job, `result` is the key of that result, and `digest` that of the packed mask, if known;
+    else `result` is None.
     """
 
     blob: str = ""
     result: str | None = None
+    digest: str | None = None
     source: Source | None = None
     start: int
     first: int

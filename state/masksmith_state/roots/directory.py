@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 import uuid
 from collections.abc import Iterable, Iterator
@@ -19,6 +20,7 @@ from .root import FileState, Root
 
 PART_SUFFIX = ".part"
 """End of the name of a file that is being written."""
+_PART_NAME = re.compile(rf"\.[0-9a-f]{{32}}{re.escape(PART_SUFFIX)}")
 IGNORED_NAMES = frozenset({"lost+found"})
 """Names of directories that file systems make, that only the superuser may list, and that contain no models."""
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
@@ -26,6 +28,11 @@ _NOT_A_DIRECTORY = "its path contains a link, or a file in place of a directory"
 _A_DIRECTORY = "it is a directory in place of a file"
 _TOO_LONG = "a name in its path is longer than the file system allows"
 _OUTSIDE = "a link in its path leads outside the root"
+
+
+def is_part_name(path: str) -> bool:
+    """Whether a path has the form of that of a file that is being written, or whose writer was killed."""
+    return _PART_NAME.fullmatch(path.rpartition("/")[2]) is not None
 
 
 @dataclass(frozen=True)

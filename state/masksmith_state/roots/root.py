@@ -28,8 +28,8 @@ class FileState(NamedTuple):
 class Root(ABC):
     """A directory, or a prefix of a bucket; arguments `path` are relative to it, with `/` between names.
 
-    A root ends where a root inside it begins: through the outer one, no file of the inner one is listed, read, written
-    or deleted, because the inner root may be for other keys.
+    Files of a root inside this one are not accessible through this one: they are not listed, read, written or deleted,
+    because the inner root may be for other keys.
 
     All methods that access files raise `RootUnavailableError` if the root does not answer, or denies access.
 

@@ -122,7 +122,7 @@ def test_a_document_that_is_too_large_is_refused_everywhere(site):
 def test_a_key_without_requests_left_is_refused_everywhere(site, records):
     client, headers, job, capacities = site
     key = key_of(capacities, client, headers, "ann")
-    records.redis.hset(f"masksmith:rate:{key}", mapping={"left": 0, "at": 2**40})
+    records.redis.hset(f"masksmith:rate:{key}", mapping={"left": -1e6, "at": records.now()})
     for operation in OPERATIONS:
         response = call(client, *operation, job, headers["ann"])
         if operation not in OPEN:

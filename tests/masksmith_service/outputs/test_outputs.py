@@ -2,17 +2,19 @@
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+from blake3 import blake3
+from safetensors.numpy import load_file, save, save_file
 from starlette.testclient import TestClient
 from support.leases import run_shard
 from support.output_jobs import FILES, MASKED, WEIGHTS, check_output, document, submit, work
 
 import masksmith as ms
 from masksmith_service.references import outputs
-from masksmith_state.blobs.names import result_name
+from masksmith_state.blobs.names import result_name, upload_name
 from masksmith_state.errors import RootUnavailableError
 from masksmith_state.jobs.outputs import NOTE_PREFIX
 from masksmith_wire.output_names import JOURNAL_NAME, MASKS_NAME, RECORD_NAME
@@ -119,6 +121,20 @@ def test_an_output_that_was_left_unfinished_goes_on(app, runner, records, root, 
         assert {name: root.stat(f"out/{name}") for name in root.list("out")} == states
 
 
+def test_temporary_files_of_killed_processes_are_no_content_and_are_deleted_at_the_end(
+    app, runner, root, model, url, tmp_path
+):
+    """A service was killed before it renamed the marker, a worker while it wrote a file of a subfolder."""
+    parts = [f"out/.{'0' * 32}.part", f"out/tokenizer/.{'1' * 32}.part"]
+    root.write(parts[0], [b"half"])
+    with TestClient(app) as client:
+        job = submit(client, model, f"{url}/out")
+        root.write(parts[1], [b"half"])
+        work(runner, job)
+        assert not any(name.endswith(".part") for name in root.list("out"))
+        check_output(root, tmp_path)
+
+
 @pytest.mark.parametrize("deletions", [0, 1, 2])
 def test_a_worker_that_dies_while_it_finishes_is_replaced(
     app, runner, records, root, model, url, tmp_path, monkeypatch, deletions
@@ -220,6 +236,23 @@ def test_a_failed_tensor_leaves_the_output_unfinished(app, runner, records, root
     assert JOURNAL_NAME in names
     assert "m-2.safetensors" in names
     assert not {"m-1.safetensors", RECORD_NAME, MASKS_NAME} & set(names)
+
+
+def test_a_damaged_upload_is_named_with_its_tensor_and_forgotten(app, runner, records, settings, root, model, url):
+    """The worker that writes a file solves a tensor that nobody has taken."""
+    data = save({f"{name}/norms": np.ones(48, np.float32) for name in MASKED})
+    digest = blake3(data).hexdigest()
+    with TestClient(app) as client:
+        assert client.put(f"/v1/tensors/{digest}", content=data).status_code == 201
+        job = submit(client, model, f"{url}/out", scores="wanda", calibration=digest)
+        path = Path(settings.store_url, upload_name(digest))
+        [file, _] = [index for index, shard in records.shards(job).items() if shard.file is not None]
+        path.write_bytes(bytes(len(data)))
+        work(runner, job, [file])
+        error = client.get(f"/v1/jobs/{job}").json()["output"]["files"][0]["error"]
+    assert error["code"] == "upload_damaged"
+    assert "'m-1.safetensors' is not written: tensor 'model.layers.0." in error["message"]
+    assert not records.redis.exists(f"masksmith:upload:{digest}:owners")
 
 
 def test_a_file_that_changes_is_not_written(app, runner, records, root, url, model, tmp_path):

@@ -188,6 +188,15 @@ def test_a_request_does_not_wait_long_for_others_to_the_same_output(app, records
     assert f"{url}/out" in response.json()["detail"]
 
 
+def test_the_lock_of_a_dead_service_expires_also_if_the_clock_is_set_back(app, records, model, url, monkeypatch):
+    monkeypatch.setattr(outputs, "LOCK_WAIT_S", 0.1)
+    key = output_lock_key(f"{url}/out")
+    records.redis.set(key, "dead", ex=3720)
+    with TestClient(app) as client:
+        assert client.post("/v1/jobs", json=document(model, f"{url}/out")).status_code == 503
+    assert 0 < records.redis.ttl(key) <= outputs.LOCK_TIMEOUT_S
+
+
 def test_a_mark_stays_if_the_broker_does_not_say_whether_the_job_is_recorded(app, root, model, url, monkeypatch):
     def lost(self, *arguments):
         raise redis.ConnectionError("the answer was lost")

@@ -11,7 +11,7 @@ from blake3 import blake3
 from masksmith_state.blobs.names import piece_list_name, result_name, statistic_name, upload_name
 from masksmith_state.blobs.pieces import PieceHasher, PieceList
 from masksmith_state.blobs.store import BlobStore
-from masksmith_state.errors import DamagedBlobError
+from masksmith_state.errors import DamagedBlobError, UncheckedBlobError
 
 MIB = 2**20
 DATA = np.random.default_rng(0).bytes(2 * MIB + 1000)
@@ -49,6 +49,9 @@ DAMAGE = {
     "empty": lambda root: (root / NAME).write_bytes(b""),
     "zeros": lambda root: (root / NAME).write_bytes(bytes(len(DATA))),
     "another blob": lambda root: swap(root / NAME, root / OTHER_NAME),
+}
+# Without a digest, the blob cannot be checked, and may be intact.
+LOST_LISTS = {
     "another blob with its list": exchange_with_lists,
     "list flipped": lambda root: flip(root / piece_list_name(NAME), -40),
     "list cut": lambda root: (root / piece_list_name(NAME)).write_bytes(b"x"),
@@ -58,16 +61,16 @@ DAMAGE = {
 }
 
 
-async def whole(store, name):
-    return b"".join([piece async for piece in store.stream(name)])
+async def whole(store, name, digest=None):
+    return b"".join([piece async for piece in store.stream(name, digest)])
 
 
 READS = {
-    "get": lambda store: store.get(NAME),
-    "range": lambda store: store.get_range(NAME, len(DATA) - 10, len(DATA)),
-    "ranges": lambda store: store.get_ranges(NAME, [0, len(DATA) - 10], 10),
-    "stream": lambda store: asyncio.run(whole(store, NAME)),
-    "verify": lambda store: store.verify(NAME),
+    "get": lambda store, digest=None: store.get(NAME, digest),
+    "range": lambda store, digest=None: store.get_range(NAME, len(DATA) - 10, len(DATA), digest),
+    "ranges": lambda store, digest=None: store.get_ranges(NAME, [0, len(DATA) - 10], 10, digest),
+    "stream": lambda store, digest=None: asyncio.run(whole(store, NAME, digest)),
+    "verify": lambda store, digest=None: store.verify(NAME, digest),
 }
 
 
@@ -93,6 +96,34 @@ def test_damage_is_noticed_and_the_blob_is_set_aside(store, root, damage, read, 
         fresh.get(NAME)
     fresh.put(NAME, DATA)
     assert fresh.get(NAME) == DATA
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+@pytest.mark.parametrize("damage", LOST_LISTS.values(), ids=LOST_LISTS)
+def test_a_blob_with_a_lost_list_and_no_digest_stays(store, root, damage, read, caplog):
+    damage(root)
+    content = (root / NAME).read_bytes()
+    fresh = BlobStore(store.url)
+    with pytest.raises(UncheckedBlobError, match=f"{NAME} cannot be checked"):
+        read(fresh)
+    assert NAME in caplog.text
+    assert (root / NAME).read_bytes() == content
+    assert not list(fresh.list_damaged())
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+@pytest.mark.parametrize("damage", LOST_LISTS.values(), ids=LOST_LISTS)
+def test_a_lost_list_is_computed_from_the_blob_if_the_blob_has_its_digest(store, root, damage, read):
+    damage(root)
+    is_intact = (root / NAME).read_bytes() == DATA
+    fresh, digest = BlobStore(store.url), blake3(DATA).hexdigest()
+    if is_intact:
+        read(fresh, digest)
+        assert (root / piece_list_name(NAME)).read_bytes() == PieceList.of(DATA).encode(NAME)
+    else:
+        with pytest.raises(DamagedBlobError, match="was set aside"):
+            read(fresh, digest)
+    assert (root / NAME).exists() == is_intact
 
 
 @pytest.mark.parametrize("read", READS.values(), ids=READS)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from obstore.exceptions import BaseError as StoreError, GenericError
 
-from masksmith_state.blobs.names import result_name, statistic_name, upload_name
+from masksmith_state.blobs.names import piece_list_name, result_name, statistic_name, upload_name
 from masksmith_state.blobs.references import BACKUP, DEFERRED
 from masksmith_state.blobs.retention import ORPHAN_AFTER_S, SweepCounts
 
@@ -120,3 +120,23 @@ def test_a_directory_in_place_of_a_list_is_set_aside(store):
         call()
         assert not list_path.is_dir()
     assert len(list((Path(store.url) / "damaged" / "pieces").rglob("folder"))) == 3
+
+
+def test_the_list_of_a_blob_that_is_written_during_the_search_stays(store, sweep, monkeypatch):
+    """Two lists without a blob are found; while the first is deleted, a worker writes the blob of the other."""
+    blobs = [result_name(LOCKED), result_name(FREE)]
+    for name in blobs:
+        store.put(name, b"mask")
+        store.objects.delete(name)
+        os.utime(Path(store.url, piece_list_name(name)), (1, 1))
+    delete = store.objects.delete
+
+    def delete_and_write(name):
+        monkeypatch.undo()
+        delete(name)
+        blobs.remove(name.removeprefix("pieces/"))
+        store.put(blobs[0], b"mask")
+
+    monkeypatch.setattr(store.objects, "delete", delete_and_write)
+    assert sweep(0, orphans=True).orphans == 1
+    assert store.size(piece_list_name(blobs[0])) is not None

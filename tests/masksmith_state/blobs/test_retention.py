@@ -7,9 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from masksmith_state.blobs.names import result_name, result_report_name, statistic_name, upload_name
+from masksmith_state.blobs.names import (
+    incoming_name,
+    piece_list_name,
+    result_name,
+    result_report_name,
+    statistic_name,
+    upload_name,
+)
 from masksmith_state.blobs.references import BlobReferences, LinkOutcome
-from masksmith_state.blobs.retention import Retention, SweepCounts
+from masksmith_state.blobs.retention import INCOMING_AFTER_S, Retention, SweepCounts
 from masksmith_state.blobs.store import BlobStore
 from masksmith_state.errors import FullError, MissingUploadError
 from masksmith_state.jobs.model import Admission
@@ -184,6 +191,21 @@ def test_orphans_of_a_crash_are_deleted_once_they_are_old(store, sweep, monkeypa
     foreign.unlink()
     assert names(store) == {upload_name("a" * 64), statistic_name("d" * 64)}
     assert sweep(UPLOAD_AGE_S + 5, orphans=True).orphans == 1
+
+
+def test_an_upload_that_did_not_get_its_name_is_deleted_after_a_day(store, sweep):
+    """A service was killed after it had received the upload; in a bucket, nothing else deletes such an object."""
+    name, other = incoming_name("f0" * 16), incoming_name("thesis")
+    for each in (name, other):
+        store.put(each, b"whole")
+        for path in (Path(store.url, each), Path(store.url, piece_list_name(each))):
+            os.utime(path, (time.time() - INCOMING_AFTER_S + 600,) * 2)
+    assert sweep(0, orphans=True) == SweepCounts()
+    for path in Path(store.url).rglob("*"):
+        os.utime(path, (time.time() - INCOMING_AFTER_S - 600,) * 2)
+    assert sweep(0, orphans=True).orphans == 2
+    left = [each for folder in ("incoming", "pieces") for each, _ in store.list(folder)]
+    assert left == [other, piece_list_name(other)]
 
 
 def test_an_old_blob_that_is_set_aside_stays_for_the_age_of_uploads(upload, store, sweep):

@@ -206,6 +206,25 @@ def test_leftovers_of_killed_writers_are_cleared_once_they_are_old(store):
     assert files(store) == [whole]
 
 
+def test_a_leftover_that_cannot_be_deleted_stops_no_other(store, monkeypatch, caplog):
+    """As one in a folder of another user."""
+    names = [incoming_name(f"{number:032x}") for number in range(4)]
+    for name in names:
+        store.put(name, b"half")
+        Path(store.url, "pieces", name).unlink()
+    unlink = Path.unlink
+
+    def deny(path, **options):
+        if path.name in names[1]:
+            raise PermissionError(13, "Permission denied", str(path))
+        unlink(path, **options)
+
+    monkeypatch.setattr(Path, "unlink", deny)
+    assert clear_leftovers(store, -1.0) == 3
+    assert files(store) == [names[1]]
+    assert "1 leftover(s) cannot be deleted, the first: [Errno 13] Permission denied" in caplog.text
+
+
 def test_files_of_other_programs_are_no_leftovers(store):
     strange = (
         "statistics/thesis/results.csv", "mail/incoming/letter.eml", "incoming/letter", "code/main.c#1",

@@ -5,9 +5,10 @@ import pytest
 from support.leases import take
 from support.processes import poll
 
+from masksmith_state.errors import BrokerFullError
 from masksmith_state.jobs.model import Admission, Lease
 from masksmith_state.jobs.plans import MasksPlan
-from masksmith_state.jobs.records import JobRecords
+from masksmith_state.jobs.records import JOB_BYTES, PART_BYTES, JobRecords, record_bytes
 from masksmith_state.jobs.redis_keys import events_key, job_key
 from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.jobs.shards import PlannedTensor, Shard
@@ -30,6 +31,26 @@ def plan(rows=2):
 def create(records, shards=2, key="", fingerprint=""):
     cut = [Shard(tensor=0, first=row, last=row + 1) for row in range(shards)]
     return records.create(plan(shards), cut, key, fingerprint)
+
+
+def test_texts_are_counted_in_bytes(records):
+    assert record_bytes({"plan": "a" * 1000}, ["\U0001f600" * 1000]) == JOB_BYTES + PART_BYTES + 5000
+    wanted = []
+    tensor = plan().tensors[0]
+    for name in ("n" * 1000, "\u4e2d" * 1000):
+        renamed = plan().model_copy(update={"tensors": [tensor.model_copy(update={"name": name})]})
+        job, _ = records.create(renamed, [Shard(tensor=0, first=0, last=2)], require_room=wanted.append)
+    assert wanted[1] - wanted[0] == 2000
+    assert wanted[1] > records.redis.hstrlen(job_key(job), "plan")
+
+
+def test_no_job_is_created_without_room(records):
+    def refuse(size):
+        raise BrokerFullError(1, size)
+
+    with pytest.raises(BrokerFullError):
+        records.create(plan(), [Shard(tensor=0, first=0, last=2)], require_room=refuse)
+    assert records.live_count() == 0
 
 
 def new_job(records, shards=2):

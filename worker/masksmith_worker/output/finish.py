@@ -14,6 +14,7 @@ from masksmith_state.jobs.certificates import certificate, change
 from masksmith_state.jobs.outputs import NOTE_PREFIX
 from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.jobs.shards import PlannedTensor
+from masksmith_state.roots.directory import is_part_name
 from masksmith_wire.digests import PartDigest
 from masksmith_wire.masks import MaskInfo, file_header
 from masksmith_wire.output_names import MASKS_NAME, RECORD_NAME
@@ -51,7 +52,7 @@ def finish(work: OutputWork) -> None:
 def delete_notes(work: OutputWork) -> None:
     """Delete the notes and temporary files that are left in a finished output."""
     for name in work.file_sizes():
-        if name.startswith(NOTE_PREFIX) or (name.startswith(".") and name.endswith(".part")):
+        if name.startswith(NOTE_PREFIX) or is_part_name(name):
             work.delete(work.output.location_of(name))
 
 

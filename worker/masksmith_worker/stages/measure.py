@@ -136,7 +136,7 @@ def _read(inputs: InputReader, part: MaskPart, start: int, stop: int) -> bytes:
     """Read the bytes from `start` to `stop` (exclusive) of the file or blob that contains a part of a mask."""
     if part.source is not None:
         return inputs.source_bytes(part.source, start, stop)
-    return inputs.store.get_range(part.blob, start, stop)
+    return inputs.store.get_range(part.blob, start, stop, part.digest)
 
 
 def _diversity(pattern: ms.Pattern) -> DiversityReport | None:

@@ -6,7 +6,7 @@ import math
 import resource
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 
 from masksmith.layouts import WHOLE_BYTES
@@ -56,7 +56,7 @@ def reserved_memory(
 
     Raises:
         InsufficientMemoryError: If there is too little memory although no other process has a reservation; the message
-            gives needed and available bytes.
+            gives needed and available bytes. Also if the folder of the reservations cannot be used.
     """
     matrices = 1 if stack_rows is None else stack_rows * math.prod(gram.shape[1:-2])
     matrix_bytes = 8 * gram.shape[-1] ** 2
@@ -70,8 +70,16 @@ def reserved_memory(
         check()
         time.sleep(WAIT_S)
 
-    # None if the memory is reserved, else the bytes that are available.
-    with Reservations.of_user().try_to_reserve(needed, available_bytes, wait) as available_if_refused:
+    with ExitStack() as stack:
+        try:
+            reservation = Reservations.of_user().try_to_reserve(needed, available_bytes, wait)
+            # None if the memory is reserved, else the bytes that are available.
+            available_if_refused = stack.enter_context(reservation)
+        except OSError as error:
+            raise InsufficientMemoryError(
+                f"{use} needs {needed} bytes of memory for its Gram matrix {gram.shape}, and they cannot be "
+                f"reserved in the worker's temporary folder: {error}; make room there, or set TMPDIR to another folder"
+            ) from None
         if available_if_refused is not None:
             raise InsufficientMemoryError(
                 f"{use} needs {needed} bytes of memory for its Gram matrix {gram.shape}, and a slot of this worker can "

@@ -15,7 +15,14 @@ end
 local tokens_before, time_before = unpack(before)
 local elapsed = math.max(0, now - tonumber(time_before or now))
 local tokens = math.min(size, tonumber(tokens_before or size) + elapsed * rate)
-if tokens < 1 then return tostring((1 - tokens) / rate) end
+if tokens < 1 then
+  -- A time in the future is from before the clock was set back; the bucket would not be filled until then.
+  if time_before and tonumber(time_before) > now then
+    redis.call('HSET', bucket, 'at', string.format('%.6f', now))
+    redis.call('EXPIRE', bucket, math.ceil(size / rate) + 1)
+  end
+  return tostring((1 - tokens) / rate)
+end
 redis.call('HSET', bucket, 'left', tokens - 1, 'at', string.format('%.6f', now))
 redis.call('EXPIRE', bucket, math.ceil(size / rate) + 1)
 -- A user of an issuer has no record; writing a field would create one that never expires.

@@ -11,14 +11,26 @@ local function defer_deletion(blob)
   return true
 end
 
--- Set the tombstone of a blob, unless another process that set it is still deleting the blob.
---
--- A token is TIME:RANDOM. Of a token whose time is before `stopped_before`, the process is taken to have stopped.
-local function set_tombstone(blob, token, stopped_before)
+-- Whether the process that set a tombstone with this token, TIME:RANDOM, is taken to have stopped. The time may also
+-- be in the future, if the broker's clock was set back.
+local function has_stopped(token, timeout_s)
+  local time = tonumber(string.match(token, '^[^:]*')) or 0
+  return math.abs(tonumber(timestamp()) - time) > tonumber(timeout_s)
+end
+
+-- Set the tombstone of a blob, unless another process that set it is still working. Returns the token, or an empty text.
+local function set_tombstone(blob, random, timeout_s)
   local present = redis.call('HGET', 'masksmith:tombstones', blob)
-  if present and (tonumber(string.match(present, '^[^:]*')) or 0) >= tonumber(stopped_before) then return 0 end
+  if present and not has_stopped(present, timeout_s) then return '' end
+  local token = timestamp() .. ':' .. random
   redis.call('HSET', 'masksmith:tombstones', blob, token)
-  return 1
+  return token
+end
+
+-- Clear the tombstone of a blob that has a reference, if the process that set it has stopped.
+local function clear_stopped_tombstone(blob, timeout_s)
+  local present = redis.call('HGET', 'masksmith:tombstones', blob)
+  if present and has_stopped(present, timeout_s) then redis.call('HDEL', 'masksmith:tombstones', blob) end
 end
 
 -- Remove an owner's reference to an upload, and subtract its bytes from what is counted for the owner.
