@@ -145,12 +145,12 @@ def _shape_of(tile: TileSpec) -> _Shape:
     If a side has no network of its size, both sides use the same network, of size 8 or more, so that fewer variants of
     the passes are compiled.
     """
-    across, down = network_size(tile.cols), network_size(tile.rows)
-    if (across, down) != (tile.cols, tile.rows):
-        size = max(8, across, down)
+    row_size, col_size = network_size(tile.cols), network_size(tile.rows)
+    if (row_size, col_size) != (tile.cols, tile.rows):
+        size = max(8, row_size, col_size)
         return _Shape(size, size, False, False, 1, 1)
-    row_median, col_median = 2 * tile.row_keep == across, 2 * tile.col_keep == down
-    return _Shape(across, down, row_median, col_median, min(across, LANES), min(down, LANES))
+    row_median, col_median = 2 * tile.row_keep == row_size, 2 * tile.col_keep == col_size
+    return _Shape(row_size, col_size, row_median, col_median, min(row_size, LANES), min(col_size, LANES))
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,8 @@ class _Network:
 
     def __init__(self, tile: TileSpec) -> None:
         rows, cols = np.arange(tile.rows, dtype=np.int32), np.arange(tile.cols, dtype=np.int32) + tile.rows
-        # The slack node, once for each of its arcs; empty for exact fill, for which the slices below are empty, too.
+        # The slack node, once for each of its arcs; empty for exact fill. So `rows[: len(slack)]` is all rows for
+        # at-most fill, and empty for exact fill.
         slack = np.full(tile.rows + tile.cols if tile.at_most else 0, tile.rows + tile.cols, np.int32)
         self.entry_count = tile.rows * tile.cols
         self.at_most = tile.at_most

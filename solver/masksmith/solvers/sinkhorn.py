@@ -30,9 +30,9 @@ class Sinkhorn(TorchSolver):
     """Entropic relaxation, greedy rounding, repair and local search.
 
     The transport plan of `_rounding.entropic` ranks the entries. The solver keeps them in this order while budgets
-    allow, fills the mask up by swaps, and improves it by exchanges. No value of `temperature` suits all tiles: small
-    ones give blurred plans, large ones do not converge. By default the solver tries several, each on the tiles that are
-    not yet proved optimal.
+    allow, fills the mask up by swaps, and improves it by exchanges. No value of `temperature`, which is an inverse
+    temperature, suits all tiles: small ones give blurred plans, large ones do not converge. By default the solver tries
+    several, each on the tiles that are not yet proved optimal.
 
     Meng, Makni and Mazumder (2025), TSENOR: highly-efficient algorithm for finding transposable N:M sparse masks,
     NeurIPS. Re-implemented from the paper.

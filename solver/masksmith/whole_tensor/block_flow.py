@@ -31,7 +31,7 @@ def best_of_rows_and_cols(values: Doubles, row_budgets: Sequence[int], col_budge
     returns no duals; they are computed from the residual graph (`solvers._duals.residual`), as for tiles.
 
     Args:
-        values: `[block rows, block columns]`, the values of the blocks in float64, of which the mask is the best.
+        values: `[block rows, block columns]`, the values of the blocks in float64; the mask is the best one for these.
         row_budgets: The budget of each block row.
         col_budgets: The budget of each block column.
 

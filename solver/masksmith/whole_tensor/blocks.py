@@ -11,14 +11,14 @@ from masksmith.patterns import Block, Grid
 
 from .block_flow import best_of_rows_and_cols
 from .block_panels import InnerMask, block_sums, without_dense_edge, write_mask
-from .exact_blocks import unit_values
+from .exact_blocks import with_exact_values
 from .passes import TensorPasses, WholeTensorOptions
 from .unit_values import Indices, UnitValues
 from .units import KeptUnits, best_of_all, best_of_cols, best_of_rows
 from .verified_solution import verified_solution
 
 SMALLEST_UNSCALED_NORM = 2.0**-450
-"""The squares of larger norms are not subnormal, and a smaller square that is does not change their sum."""
+"""If the norm of a block is larger, its square is a normal number, which subnormal squares are too small to change."""
 
 
 def solve_blocks(problem: Problem, pattern: Block, options: WholeTensorOptions) -> Solution:
@@ -33,7 +33,7 @@ def solve_blocks(problem: Problem, pattern: Block, options: WholeTensorOptions) 
     passes = TensorPasses(problem, options, pattern.rows)
     inner = InnerMask(options.nested_solution, problem.options.view)
     values = _all_values(passes, pattern, inner)
-    selection = _best_blocks(unit_values(values, passes, pattern, inner), pattern, problem.grid)
+    selection = _best_blocks(with_exact_values(values, passes, pattern, inner), pattern, problem.grid)
     written = write_mask(passes, pattern, selection.mask, inner)
     objectives = _sum_by_budget(np.where(selection.mask, values, 0.0), pattern)
     violations = selection.violations
@@ -104,7 +104,8 @@ def _block_peaks(rows: Duals, tops: Indices, lefts: Indices) -> Duals:
 def _l2_norms(rows: Duals, pattern: Block, tops: Indices, lefts: Indices) -> Duals:
     """Return the l2 norm of every block in a panel; blocks are scaled by powers of two where squares leave the range.
 
-    Scaling by a power of two is exact, so other norms do not depend on it. None overflows: it is at most the sum.
+    Scaling by a power of two is exact, so blocks that need no scaling get the same norm with it. No norm overflows: the
+    l2 norm of a block is at most the sum of its scores.
     """
     with np.errstate(over="ignore"):
         norms = np.sqrt(block_sums(np.square(rows), pattern))

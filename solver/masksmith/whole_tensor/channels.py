@@ -28,40 +28,40 @@ def solve_channels(problem: Problem, pattern: Channels, options: WholeTensorOpti
     be wrong by rounding errors are summed exactly.
     """
     passes, shape = TensorPasses(problem, options), problem.source.shape
-    channels = shape[0 if pattern.axis == "out" else 1]
+    channel_count = shape[0 if pattern.axis == "out" else 1]
     with np.errstate(over="ignore"):
-        sums = _sums(passes, pattern, channels)
+        sums = _sums(passes, pattern, channel_count)
     if not np.isfinite(sums).all():
         raise overflow_error(problem.name)
-    read_exact = partial(_exact_sums, passes, pattern, channels)
-    values = UnitValues(sums, math.prod(shape) // channels, read_exact, passes.smallest_bit)
+    read_exact = partial(_exact_sums, passes, pattern, channel_count)
+    values = UnitValues(sums, math.prod(shape) // channel_count, read_exact, passes.smallest_bit)
     selection = best_of_all(values, pattern.kept(shape))
     _write_mask(passes, pattern, selection.mask[0])
     objective = exact_sum(sums[selection.mask])
-    kept_entries = int(selection.mask.sum()) * (math.prod(shape) // channels)
+    kept_entries = int(selection.mask.sum()) * (math.prod(shape) // channel_count)
     certificate = Certificate(pattern, np.array([[objective]]), selection.violations, passes.total, kept_entries)
     return verified_solution(passes, certificate, selection.solver)
 
 
-def _sums(passes: TensorPasses, pattern: Channels, channels: int) -> Duals:
+def _sums(passes: TensorPasses, pattern: Channels, channel_count: int) -> Duals:
     """Return the sum of every channel: `[1, channels]`."""
-    sums = np.zeros((1, channels))
+    sums = np.zeros((1, channel_count))
     for first, rows in passes.first_pass():
         if pattern.axis == "out":
             sums[0, first : first + len(rows)] = rows.sum(1, dtype=np.float64)
         else:
             # A row has a value of each input channel for the first entry of the kernel, then for the second, and so on.
-            sums[0] += rows.reshape(-1, channels).sum(0, dtype=np.float64)
+            sums[0] += rows.reshape(-1, channel_count).sum(0, dtype=np.float64)
     return sums
 
 
-def _exact_sums(passes: TensorPasses, pattern: Channels, count: int, channels: Indices) -> list[Fraction]:
-    """Return the exact sum of each of the given channels; `count` is the number of all channels."""
+def _exact_sums(passes: TensorPasses, pattern: Channels, channel_count: int, channels: Indices) -> list[Fraction]:
+    """Return the exact sum of each of the given channels; `channel_count` is the number of all."""
     sums = [ExactSum() for _ in channels]
     for first, rows in passes.uncounted_pass():
         for total, channel in zip(sums, channels.tolist(), strict=True):
             if pattern.axis == "in":
-                total.add(rows.reshape(-1, count)[:, channel])
+                total.add(rows.reshape(-1, channel_count)[:, channel])
             elif first <= channel < first + len(rows):
                 total.add(rows[channel - first])
     return [total.total() for total in sums]

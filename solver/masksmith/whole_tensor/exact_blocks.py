@@ -15,7 +15,7 @@ from .passes import TensorPasses
 from .unit_values import ExactSum, Indices, UnitValues, exact_sum_of_squares
 
 
-def unit_values(rounded: Duals, passes: TensorPasses, pattern: BlockPattern, inner: InnerMask) -> UnitValues:
+def with_exact_values(rounded: Duals, passes: TensorPasses, pattern: BlockPattern, inner: InnerMask) -> UnitValues:
     """Add a bound on rounding errors, and exact numbers, to the values of blocks.
 
     Args:

@@ -10,7 +10,7 @@ from masksmith._solution import Certificate, Solution
 from masksmith.patterns import Hybrid
 
 from .block_panels import InnerMask, block_sums, write_mask
-from .exact_blocks import unit_values
+from .exact_blocks import with_exact_values
 from .passes import TensorPasses, WholeTensorOptions
 from .unit_values import UnitValues
 from .units import KeptUnits, best_of_all
@@ -33,7 +33,7 @@ def solve_hybrid(problem: Problem, pattern: Hybrid, options: WholeTensorOptions)
     passes = TensorPasses(problem, options, pattern.rows)
     inner = InnerMask(options.nested_solution, problem.options.view)
     gains = _gains(passes, pattern, inner)
-    values = unit_values(gains, passes, pattern, inner)
+    values = with_exact_values(gains, passes, pattern, inner)
     dense = best_of_all(values, pattern.dense_blocks(problem.grid))
     violation = _violation(values, dense, inner.violations(pattern, problem.grid))
     written = write_mask(passes, pattern, dense.mask, inner)

@@ -20,7 +20,7 @@ SmallestBit = Callable[[], float]
 """Returns the largest power of two of which all scores are multiples; infinity if all are 0."""
 
 ROUNDING_ERROR = 2.0**-52
-"""Bound on the relative rounding error of one float64 operation on a sum of non-negative numbers (twice the unit)."""
+"""Bound on the relative rounding error of a float64 operation on non-negative numbers: twice the unit roundoff."""
 
 
 class UnitValues:
@@ -31,7 +31,7 @@ class UnitValues:
         operations: Largest number of rounded operations in a value; 0 if the values are exact.
         read_exact: Reads exact numbers; called only for units whose order the rounded values do not determine.
         smallest_bit: If the values are sums of scores, reads all scores to find out whether rounding changed a sum;
-            called only before `read_exact`, and replaces it if not. None for other values.
+            None for other values. Called before the first call of `read_exact`, which is not called if no sum changed.
 
     Attributes:
         rounded: As given.
@@ -48,7 +48,7 @@ class UnitValues:
         self._exact: dict[int, Fraction] = {}
 
     def close_to(self, value: float, units: Indices) -> Bools:
-        """Return for each unit whether its rounded value is so close to another that their order may be wrong."""
+        """Return for each unit whether it is so close to `value` that the order of the exact numbers may differ."""
         rounded, factor = self.rounded.reshape(-1)[units], 1 + self.tolerance
         return np.asarray((rounded / factor <= value) & (rounded >= value / factor))
 
@@ -63,7 +63,7 @@ class UnitValues:
 
     @cached_property
     def _are_sums_exact(self) -> bool:
-        """Whether the rounded values are exact sums: they are multiples of a number below 2^53 times that number."""
+        """Whether the rounded values are exact: multiples of one power of two, and less than 2^53 times this power."""
         if self._smallest_bit is None:
             return self.tolerance == 0.0
         return bool(self.rounded.max() < self._smallest_bit() * 2.0**53)

@@ -48,7 +48,7 @@ def best_of_cols(values: UnitValues, budgets: Sequence[int]) -> KeptUnits:
 
 
 def _best_of_lines(values: UnitValues, lines: Indices, budgets: Sequence[int]) -> KeptUnits:
-    """Keep the best units of each line; `lines` has the flat indices of the units that share a budget, in a row."""
+    """Keep the best units under each budget; a row of `lines` has the flat indices of the units that share a budget."""
     mask = np.zeros(values.rounded.size, np.bool_)
     violations = np.zeros(len(lines))
     for number, (line, keep) in enumerate(zip(lines, budgets, strict=True)):
@@ -66,6 +66,7 @@ def _largest(values: UnitValues, line: Indices, keep: int) -> Indices:
     is_close = values.close_to(threshold, line)
     above, close = line[(rounded > threshold) & ~is_close], line[is_close]
     missing = keep - len(above)
+    # If the threshold is 0, all close units are 0, so their order is known.
     if missing < len(close) and values.tolerance and threshold:
         close = close[np.argsort(-values.exact(close), kind="stable")]  # Of equal units, the first ones stay first.
     return np.concatenate([above, close[:missing]])

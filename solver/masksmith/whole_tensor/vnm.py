@@ -22,7 +22,7 @@ from .verified_solution import verified_solution
 MAX_SCORED = 1_000_000
 """Maximum number of column sets evaluated per panel after a local search.
 
-A panel of 64 columns, the most that a pattern may have, has 635,376 sets of 4 columns, which is less.
+No pattern has more: 64 columns, the most that a panel may have, have 635,376 sets of 4 columns.
 """
 
 
@@ -47,10 +47,9 @@ class _StripResult:
 def solve_vnm(problem: Problem, pattern: VNM, options: WholeTensorOptions) -> Solution:
     """Keep the best columns of every panel, and the n largest of their entries in every row.
 
-    Every set of columns is evaluated or excluded by a bound, with two exceptions. In a panel with more than
-    `MAX_SCORED` sets to evaluate, the remaining sets are not evaluated. In a strip that begins after the deadline, each
-    panel keeps the set that a local search finds. In both cases the gap is computed from the bounds of the sets that
-    were not evaluated.
+    Every set of columns is evaluated or excluded by a bound, except in a strip that begins after the deadline: there,
+    each panel keeps the set that a local search finds, and the gap is computed from the bounds of the sets that were
+    not evaluated.
 
     If sums are not exact in float64, a panel is proved optimal only if no other set is within the rounding error of the
     best.
@@ -86,9 +85,9 @@ def _solve_strip(
     first, last = span
     rows = passes.checked_rows(first, last)
     mask = np.ones(rows.shape, np.bool_)
-    is_solved = len(rows) == pattern.v or pattern.ragged != "dense"  # else these rows are the dense edge
+    has_panels = len(rows) == pattern.v or pattern.ragged != "dense"  # else these rows are the dense edge
     violations, objectives = np.zeros(across), np.zeros(across)
-    width = min(across * pattern.m, rows.shape[1]) if is_solved else 0
+    width = min(across * pattern.m, rows.shape[1]) if has_panels else 0
     time_is_up = time.monotonic() > deadline
     if width:
         padded = np.zeros((len(rows), across * pattern.m))

@@ -24,8 +24,8 @@ class ScaledTiles:
         tiles: `[T, R, C]` original scores.
         integers: `[T, R, C]`, `round(score * 2^shift)`.
         shifts: `[T]` exponents.
-        exact: `[T]`, whether no score was rounded and every sum of up to `R + C + 1` scores is exact in float64; then
-            the sum of any mask of a 4x4 tile is exact, too.
+        exact: `[T]`, whether no score was rounded and every sum of up to `R + C + 1` scores is exact in float64. In a
+            4x4 tile, the integers then have at most 49 bits, so the sum of any mask is exact, too.
     """
 
     tiles: npt.NDArray[Any]
@@ -62,14 +62,16 @@ def exact_duals(scaled: ScaledTiles, mask: Bools, tile: TileSpec, free: Bools | 
     u, v = np.empty((len(mask), tile.rows)), np.empty((len(mask), tile.cols))
     for group, dtype in ((scaled.exact, np.float64), (~scaled.exact, np.int64)):
         if group.any():
-            free_here, exponents = None if free is None else free[group], -scaled.shifts[group, None]
+            free_here = None if free is None else free[group]
+            exponents = -scaled.shifts[group, None]
             p, q = residual_duals(scaled.integers[group].astype(dtype), mask[group], tile, free_here)
             if dtype is np.int64 and not tile.at_most:
                 p, q = _with_middle_at_zero(p, q)
             u[group], v[group] = np.ldexp(p, exponents), np.ldexp(q, exponents)
     if not scaled.exact.all():
         inexact = ~scaled.exact
-        free_here, scores = None if free is None else free[inexact], scaled.tiles[inexact].astype(np.float64)
+        free_here = None if free is None else free[inexact]
+        scores = scaled.tiles[inexact].astype(np.float64)
         u[inexact], v[inexact] = centre(scores, mask[inexact], tile, u[inexact], v[inexact], free_here)
     return u, v
 

@@ -33,8 +33,8 @@ def sweep_duals(
         scores: `[R, C, T]` float64.
         tile: Budgets; at-most budgets keep the duals non-negative.
         sweeps: Number of sweeps, each of which updates the row duals and then the column duals.
-        v: `[C, T]` initial column duals. If None, they are zero; under at-most budgets that exact fill can meet, they
-            are instead the duals of exact fill, computed by `sweeps` sweeps, after which only half as many are run.
+        v: `[C, T]` initial column duals. If None, they are zero; but if budgets are at-most and a mask can fill all of
+            them, `sweeps` sweeps for exact budgets find the initial duals, and `sweeps // 2` sweeps follow.
 
     Returns:
         Row duals `[R, T]` and column duals `[C, T]`.

@@ -26,21 +26,21 @@ SMALLEST, LARGEST = 1e-140, 1e140
 
 
 def entropic_plan(
-    scores: torch.Tensor, tile: TileSpec, temperature: float, iterations: int
+    scores: torch.Tensor, tile: TileSpec, inverse_temperature: float, iterations: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Run a fixed number of projection cycles.
 
     Args:
         scores: `[R, C, T]` float64, at most 1.
         tile: Budgets.
-        temperature: Inverse temperature `tau`; larger values give plans closer to 0 and 1, and slower convergence.
+        inverse_temperature: `tau`; larger values give plans closer to 0 and 1, and slower convergence.
         iterations: Cycles of three projections.
 
     Returns:
         `Z` `[R, C, T]`, and the column scalings `c` `[C, T]`. `Z` is not clamped, so that it also ranks the entries
         where the plan is 1.
     """
-    kernel = _exponential(scores * temperature)
+    kernel = _exponential(scores * inverse_temperature)
     r, c = torch.ones_like(kernel[:, 0]), torch.ones_like(kernel[0])
     for _ in range(iterations):
         plan = (kernel * r[:, None]).mul_(c).clamp_(max=1.0)
