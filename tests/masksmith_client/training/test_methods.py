@@ -17,6 +17,7 @@ from masksmith_client.training import (
     StraightThrough,
     TrainableThresholds,
 )
+from masksmith_client.training.methods.trainable_thresholds import _step_derivative
 
 PATTERN = "transposable 2:4"
 METHODS = [
@@ -183,6 +184,23 @@ def test_thresholds_receive_the_estimators_gradient():
     torch.testing.assert_close(model[2].weight, stand_in)
     torch.testing.assert_close(dense(model).grad, weight.grad)
     torch.testing.assert_close(masking.threshold.grad, threshold.grad)
+
+
+@pytest.mark.parametrize("default", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_the_estimator_does_not_depend_on_the_default_dtype(dtype, default):
+    excess = torch.linspace(-1.5, 1.5, 13, dtype=dtype)
+    torch.set_default_dtype(default)
+    try:
+        slope = _step_derivative(excess)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert slope.dtype == (torch.float32 if dtype is torch.bfloat16 else dtype)
+    size = excess.double().abs()
+    expected = torch.where(size <= 0.4, 2 - 4 * size, 0.4 * (size <= 1).double())
+    torch.testing.assert_close(
+        slope.double(), expected, rtol=torch.finfo(slope.dtype).eps, atol=1e-2 * (dtype is torch.bfloat16)
+    )
 
 
 def test_thresholds_prune_inside_the_pattern():

@@ -144,4 +144,5 @@ def _threshold_like(masking: Masking, weight: Tensor) -> Tensor:
 def _step_derivative(excess: Tensor) -> Tensor:
     """Return `h(excess)`, the estimate of the derivative of `[excess > 0]`."""
     size = excess.abs()
-    return torch.where(size <= 0.4, 2 - 4 * size, torch.where(size <= 1, 0.4, 0.0))
+    zero = torch.zeros_like(size, dtype=torch.promote_types(size.dtype, torch.float32))
+    return torch.where(size <= 0.4, 2 - 4 * size, torch.where(size <= 1, 0.4, zero))
