@@ -13,6 +13,7 @@ from masksmith._errors import ScoresError
 from masksmith._torch_modes import without_autocast
 from masksmith.layouts import is_transformers_conv1d
 
+from .gram import at_least_float32, product_of
 from .statistics import LayerStatistics
 
 Tensor = torch.Tensor
@@ -62,21 +63,21 @@ class LayerAccumulator:
         if not _fits(module, first):
             shape, weight = list(first.shape), list(module.weight.shape)
             raise ScoresError(f"the layer was called with shape {shape}, its weight has {weight}", name=self.name)
-        self.add_rows(_rows(module, first.detach().float()))
+        self.add_rows(_rows(module, at_least_float32(first.detach())))
 
     @without_autocast()
     def add_rows(self, rows: Tensor) -> None:
         """Add inputs `[rows, in]`, or patches of a convolution `[rows, in * kernel]`."""
         if self.ignores_inputs:
             return
-        inputs = rows.detach().float()
+        inputs = at_least_float32(rows.detach())
         self.samples += len(inputs)
         if "norms" in self._gather:
             self._add("norms", inputs.double().square().sum(0))
         if "gram" in self._gather:
-            self._add("gram", (inputs.T @ inputs).double())
+            self._add("gram", product_of(inputs).double())
         if "activations" in self._gather:
-            self._sample(inputs)
+            self._sample(inputs.float())
 
     def add_gradient(self, gradient: Tensor | None) -> None:
         """Add a batch's gradient; None counts as 0."""
