@@ -45,7 +45,7 @@ class LayerAccumulator:
         self._gather, self._max_samples = gather, max_samples
         self._sums: dict[str, Tensor] = {}
         self._sampled_rows: Tensor | None = None
-        self._keys = torch.empty(0, device="cpu")
+        self._keys = torch.empty(0, dtype=torch.float32, device="cpu")
         self._generator = torch.Generator().manual_seed(0)
 
     @without_autocast()
@@ -103,7 +103,7 @@ class LayerAccumulator:
         if "norms" in results:
             results["norms"] = results["norms"].sqrt()
         if "gradients" in self._gather:
-            zeros = torch.zeros(self.modules[0].weight.shape, device="cpu")
+            zeros = torch.zeros(self.modules[0].weight.shape, dtype=torch.float32, device="cpu")
             results["gradient"] = results.get("gradient", zeros) / self.batches
             results["gradient_rms"] = results.get("gradient_rms", zeros) / self.batches**0.5
         return LayerStatistics(self.samples, **{kind: total.numpy() for kind, total in results.items()})
@@ -113,7 +113,8 @@ class LayerAccumulator:
 
     def _sample(self, inputs: Tensor) -> None:
         """Give each row a random key; keep the `max_samples` rows with the smallest keys, a uniform random sample."""
-        keys = torch.cat([self._keys, torch.rand(len(inputs), generator=self._generator, device="cpu")])
+        new_keys = torch.rand(len(inputs), generator=self._generator, dtype=torch.float32, device="cpu")
+        keys = torch.cat([self._keys, new_keys])
         rows = inputs if self._sampled_rows is None else torch.cat([self._sampled_rows, inputs])
         selected = torch.argsort(keys)[: self._max_samples]
         self._keys, self._sampled_rows = keys[selected], rows[selected.to(rows.device)]
