@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from masksmith._errors import ScoresError
-from masksmith._torch_modes import without_autocast
+from masksmith._torch_modes import in_full_precision
 from masksmith.layouts import is_transformers_conv1d
 
 from .gram import at_least_float32, product_of
@@ -48,7 +48,7 @@ class LayerAccumulator:
         self._keys = torch.empty(0, dtype=torch.float32, device="cpu")
         self._generator = torch.Generator().manual_seed(0)
 
-    @without_autocast()
+    @in_full_precision()
     def add_inputs(self, module: Any, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> None:
         """Add the inputs of a layer's call; can be registered as a forward pre-hook with keyword arguments.
 
@@ -65,7 +65,7 @@ class LayerAccumulator:
             raise ScoresError(f"the layer was called with shape {shape}, its weight has {weight}", name=self.name)
         self.add_rows(_rows(module, at_least_float32(first.detach())))
 
-    @without_autocast()
+    @in_full_precision()
     def add_rows(self, rows: Tensor) -> None:
         """Add inputs `[rows, in]`, or patches of a convolution `[rows, in * kernel]`."""
         if self.ignores_inputs:

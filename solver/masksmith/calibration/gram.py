@@ -6,6 +6,8 @@ import math
 
 import torch
 
+from masksmith._torch_modes import in_full_precision
+
 Tensor = torch.Tensor
 SMALL = 2.0**-40
 """Inputs of which none is larger are multiplied by a power of two before they are squared in float32."""
@@ -13,6 +15,7 @@ LARGEST_EXPONENT = 100
 """Largest exponent of this power, which is itself a float32."""
 
 
+@in_full_precision()
 def product_of(inputs: Tensor) -> Tensor:
     """Return `X^T X` of inputs `X [tokens, in]`.
 

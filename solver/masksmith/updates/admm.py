@@ -16,7 +16,7 @@ import torch
 from masksmith._errors import UpdateError
 from masksmith._solution import Solution
 from masksmith._solve import solve
-from masksmith._torch_modes import without_autocast
+from masksmith._torch_modes import in_full_precision
 from masksmith._verify import verify
 from masksmith.patterns import Pattern, TilePattern, parse
 from masksmith.solvers.base import Solver
@@ -46,7 +46,7 @@ SETTLED_SHARE = 0.01
 """The rounds end when at most this share of entries, as in `GROWTH`, changed since the last check."""
 
 
-@without_autocast()
+@in_full_precision()
 def admm(
     weight: Any,
     gram: Any,

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from masksmith._errors import UpdateError
-from masksmith._torch_modes import without_autocast
+from masksmith._torch_modes import in_full_precision
 
 from .cholesky import factorised_shift
 from .conjugate_gradients import dots
@@ -30,7 +30,7 @@ TOLERANCE = 5e-3
 """Default of `tolerance` (see `reconstruct`)."""
 
 
-@without_autocast()
+@in_full_precision()
 def reconstruct(
     weight: Any,
     mask: Any,
