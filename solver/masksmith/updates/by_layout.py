@@ -70,8 +70,8 @@ def reconstruct_by_layout(layout: Layout, weight: Any, mask: Any, gram: Any, **o
         options: Options of `reconstruct`.
 
     Raises:
-        UpdateError: As `reconstruct` raises it; if the mask has another shape than the weight; or if the Gram matrices are not stacked as
-            the weight is.
+        UpdateError: As `reconstruct` raises it; if the mask has another shape than the weight; or if the Gram
+            matrices are not stacked as the weight is.
         LayoutError: If the weight's shape does not match the layout.
     """
     name = options.get("name")
