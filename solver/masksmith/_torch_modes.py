@@ -76,7 +76,7 @@ def _set_full_precision() -> Callable[[], None]:
         precision = None
     if precision == "highest":
         return _nothing
-    modules = [getattr(getattr(torch.backends, name), "matmul", None) for name in ("cuda", "mkldnn")]
+    modules: list[Any] = [getattr(getattr(torch.backends, name), "matmul", None) for name in ("cuda", "mkldnn")]
     settings = [(module, module.fp32_precision) for module in modules if hasattr(module, "fp32_precision")]
     if precision is not None:
         torch.set_float32_matmul_precision("highest")
