@@ -55,6 +55,22 @@ def as_torch(values: Any) -> Any:
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
+def with_zeros(tensor: Any, kept: Any) -> Any:
+    """Return a copy of a torch tensor with zeros in the entries that are not kept.
+
+    Args:
+        tensor: Tensor of any dtype in which a value of zero bits is 0.
+        kept: Bool, on the tensor's device.
+    """
+    tensor = tensor.detach()
+    if tensor.element_size() > 1:
+        return tensor.masked_fill(~kept, 0)
+    import torch
+
+    # torch cannot fill floats of 8 bits, so their bytes are filled.
+    return tensor.view(torch.uint8).masked_fill(~kept, 0).view(tensor.dtype)
+
+
 def is_row_source(tensor: object) -> bool:
     """Return whether a tensor is a `RowSource`."""
     if isinstance(tensor, np.ndarray) or is_torch(tensor):

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 DEVICE_TYPES = ("cpu", "cuda", "xpu", "mps")
 """Types of devices for which autocast is switched off."""
+
+
+@contextmanager
+def in_full_precision() -> Iterator[None]:
+    """Switch off `torch.autocast`, and products of float32 in fewer bits (`torch.set_float32_matmul_precision`).
+
+    Also a decorator, `@in_full_precision()`. Does nothing if torch is not loaded.
+    """
+    with without_autocast(), _EXACT_PRODUCTS.switched_on():
+        yield
 
 
 @contextmanager
@@ -25,6 +37,69 @@ def without_autocast() -> Iterator[None]:
             if torch.is_autocast_enabled(device_type):
                 stack.enter_context(torch.autocast(device_type, enabled=False))
         yield
+
+
+class _ExactProducts:
+    """The precision of products of float32, which torch has for the whole process.
+
+    It is full from when a first thread enters the context until the last one has left it, and then as it was before.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._depth = threading.Lock(), 0
+        self._restore: Callable[[], None] = _nothing
+
+    @contextmanager
+    def switched_on(self) -> Iterator[None]:
+        """Multiply float32 in full precision within the context, if torch is loaded."""
+        with self._lock:
+            if self._depth == 0:
+                self._restore = _set_full_precision()
+            self._depth += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._depth -= 1
+                if self._depth == 0:
+                    self._restore()
+
+
+def _set_full_precision() -> Callable[[], None]:
+    """Multiply float32 in full precision from now on; return a function that restores the settings as they are."""
+    torch: Any = sys.modules.get("torch")
+    if not hasattr(torch, "get_float32_matmul_precision"):  # not loaded
+        return _nothing
+    try:
+        precision = torch.get_float32_matmul_precision()
+    except RuntimeError:  # set by backend, as torch 2.9 and later can
+        precision = None
+    if precision == "highest":
+        return _nothing
+    modules: list[Any] = [getattr(getattr(torch.backends, name), "matmul", None) for name in ("cuda", "mkldnn")]
+    settings = [(module, module.fp32_precision) for module in modules if hasattr(module, "fp32_precision")]
+    if precision is not None:
+        torch.set_float32_matmul_precision("highest")
+    for module, _ in settings:
+        module.fp32_precision = "ieee"
+    return partial(_restore_precision, precision, settings)
+
+
+def _restore_precision(precision: str | None, settings: list[tuple[Any, str]]) -> None:
+    torch: Any = sys.modules["torch"]
+    if precision is not None:
+        torch.set_float32_matmul_precision(precision)
+    for module, value in settings:
+        module.fp32_precision = "none"  # the value of `torch.backends.fp32_precision`
+        if module.fp32_precision != value:
+            module.fp32_precision = value
+
+
+def _nothing() -> None:
+    pass
+
+
+_EXACT_PRODUCTS = _ExactProducts()
 
 
 @contextmanager

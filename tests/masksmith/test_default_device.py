@@ -27,7 +27,7 @@ USES = {
     "reconstruct": lambda: ms.reconstruct(WEIGHT, MASK, GRAM).weight,
     "admm": lambda: ms.admm(WEIGHT, GRAM, "2:4", max_rounds=6).weight,
     "refine": lambda: ms.refine(WEIGHT, ms.solve(WEIGHT.abs(), "2:4").mask, GRAM, "2:4").mask,
-    "sipp": lambda: ms.scores.sipp(WEIGHT, INPUTS),
+    "sipp": lambda: ms.sipp(WEIGHT, INPUTS),
     "wanda": lambda: ms.wanda(WEIGHT, INPUTS.norm(dim=0).numpy()),
     "custom_from_mask": lambda: custom_from_mask(torch.nn.Linear(128, 128, device="cpu"), MASK.numpy()).weight_mask,
 }

@@ -10,6 +10,7 @@ from hypothesis import given, settings, strategies as st
 import masksmith as ms
 from masksmith.layouts import Layout
 from masksmith.measures import count
+from masksmith.scores import by_layout
 
 PATTERNS = [
     "2:4",
@@ -180,7 +181,7 @@ def test_a_stack_without_matrices_is_refused_by_its_shape():
         lambda: ms.solve(empty, "2:4", layout=layout),
         lambda: ms.solve_many({"a": empty}, "2:4", layout={"a": layout}),
         lambda: ms.verify(empty != 0, "2:4", layout=layout),
-        lambda: ms.scores.by_layout(layout, "magnitude", empty),
+        lambda: by_layout(layout, "magnitude", empty),
         lambda: count(empty != 0, layout=layout),
     ):
         with pytest.raises(ms.PatternError, match=r"shape \[0, 4, 4\] is empty: dimension 0 is 0"):

@@ -2,12 +2,15 @@
 
 import contextlib
 import copy
+import threading
 
 import numpy as np
 import pytest
 import torch
 
 import masksmith as ms
+from masksmith._torch_modes import in_full_precision
+from masksmith.calibration.gram import product_of
 
 MODES = {
     "inference_mode": torch.inference_mode,
@@ -139,3 +142,96 @@ def test_scores_that_a_thread_flushes_to_0_are_refused(pattern, dtype, unit):
         torch.set_flush_denormal(False)
     assert ordinary.status == "optimal"
     assert np.array_equal(ms.solve(scores, pattern).mask, expected)
+
+
+PRECISIONS = {
+    "medium": lambda: torch.set_float32_matmul_precision("medium"),
+    "high": lambda: torch.set_float32_matmul_precision("high"),
+    "highest": lambda: torch.set_float32_matmul_precision("highest"),
+    "TF32 of CUDA": lambda: setattr(torch.backends.cuda.matmul, "allow_tf32", True),
+}
+if hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # torch 2.9 and later
+    PRECISIONS |= {
+        "CUDA": lambda: setattr(torch.backends.cuda.matmul, "fp32_precision", "tf32"),
+        "mkldnn": lambda: setattr(torch.backends.mkldnn.matmul, "fp32_precision", "bf16"),
+        "every backend": lambda: setattr(torch.backends, "fp32_precision", "tf32"),
+    }
+
+
+def precisions():
+    """Return all settings of the precision of float32 products that this torch has."""
+    backends = (torch.backends, torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None))
+    values = [getattr(backend, "fp32_precision", None) for backend in backends]
+    for read in (torch.get_float32_matmul_precision, lambda: torch.backends.cuda.matmul.allow_tf32):
+        try:
+            values.append(read())
+        except RuntimeError:  # set by backend
+            values.append(None)
+    return values
+
+
+@pytest.fixture
+def precision():
+    """Return a function that sets a precision of `PRECISIONS`; the settings are full precision after the test."""
+    yield lambda name: PRECISIONS[name]()
+    if hasattr(torch.backends.cuda.matmul, "fp32_precision"):
+        for module in (torch.backends, torch.backends.cuda.matmul, torch.backends.mkldnn.matmul):
+            module.fp32_precision = "none"
+    torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.parametrize("name", PRECISIONS)
+def test_products_of_float32_are_in_full_precision_whatever_is_set(name, precision):
+    inputs, weight = torch.randn(512, 128), torch.randn(64, 128)
+    mask = ms.solve(ms.magnitude(weight), "2:4").mask
+    layer = torch.nn.Sequential(torch.nn.Linear(128, 64))
+    gram = (inputs.T @ inputs).double()
+
+    def results():
+        statistics = ms.calibrate(layer, [inputs], gather=["gram"])
+        return [
+            torch.from_numpy(statistics["0.weight"].gram),
+            product_of(inputs),
+            ms.reconstruct(weight, mask, gram).weight,
+            ms.admm(weight, gram, "2:4", max_rounds=6).weight,
+            ms.sipp(weight, inputs),
+            ms.pfp(weight, inputs),
+        ]
+
+    expected = results()
+    precision(name)
+    before = precisions()
+    for one, other in zip(results(), expected, strict=True):
+        assert torch.equal(one, other)
+    assert precisions() == before
+
+
+def test_the_precision_is_restored_when_the_last_thread_is_done(precision):
+    precision("medium")
+    before = precisions()
+    entered, leave = threading.Event(), threading.Event()
+
+    def stay():
+        with in_full_precision():
+            entered.set()
+            leave.wait()
+
+    thread = threading.Thread(target=stay)
+    thread.start()
+    entered.wait()
+    with pytest.raises(ValueError, match="inside"), in_full_precision():
+        raise ValueError("inside")
+    inside = torch.get_float32_matmul_precision()
+    leave.set()
+    thread.join()
+    assert (inside, precisions()) == ("highest", before)
+
+
+def test_a_precision_that_comes_from_torchs_own_setting_still_follows_it(precision):
+    if not hasattr(torch.backends, "fp32_precision"):
+        return
+    precision("every backend")
+    with in_full_precision():
+        assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+    torch.backends.fp32_precision = "ieee"
+    assert torch.backends.cuda.matmul.fp32_precision == "ieee"

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from masksmith._tensors import as_torch, is_torch
+from masksmith._tensors import as_torch, is_torch, with_zeros
 
 from .solution import Solution
 
@@ -26,16 +26,8 @@ def with_pruned_and_packed(solution: Solution, weight: Any) -> Solution:
 
 
 def _with_pruned_and_packed_torch(solution: Solution, weight: Any) -> Solution:
-    import torch
-
     mask = as_torch(solution.mask).to(weight.device)
-    weight = weight.detach()
-    # torch cannot fill floats of 8 bits, so their bytes are filled with 0: a float whose bits are all 0 is 0.
-    if weight.element_size() == 1:
-        pruned = weight.view(torch.uint8).masked_fill(~mask, 0).view(weight.dtype)
-    else:
-        pruned = weight.masked_fill(~mask, 0)
-    return replace(solution, pruned=pruned, packed=_pack_bits(mask))
+    return replace(solution, pruned=with_zeros(weight, mask), packed=_pack_bits(mask))
 
 
 def _pack_bits(mask: Any) -> Any:

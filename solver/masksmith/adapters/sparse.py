@@ -7,6 +7,7 @@ import warnings
 import torch
 
 from masksmith._errors import MasksmithError, ScoresError
+from masksmith._tensors import with_zeros
 from masksmith.measures import count
 
 Tensor = torch.Tensor
@@ -73,4 +74,5 @@ def _masked(weight: Tensor, mask: Tensor) -> Tensor:
             f"its shape is {list(weight.shape)}, the mask's {list(mask.shape)}; both must be matrices of one shape",
             name="weight",
         )
-    return weight.detach().masked_fill(mask.to(weight.device) == 0, 0).contiguous()
+    masked: Tensor = with_zeros(weight, mask.to(weight.device) != 0).contiguous()
+    return masked

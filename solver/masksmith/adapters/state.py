@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from masksmith._errors import ScoresError
-from masksmith._tensors import as_torch, is_torch
+from masksmith._tensors import as_torch, is_torch, with_zeros
 from masksmith.scores.operands import shape_of
 
 ORIGINAL, MASK = "_orig", "_mask"
@@ -96,7 +96,7 @@ def _bools_like(mask: Any, tensor: Any) -> Any:
 def _masked(tensor: Any, mask: Any) -> Any:
     kept = _bools_like(mask, tensor)
     if is_torch(tensor):
-        return tensor.detach().masked_fill(~kept, 0)
+        return with_zeros(tensor, kept)
     return np.where(kept, tensor, tensor.dtype.type(0))
 
 

@@ -10,9 +10,10 @@ import torch
 from torch.nn import functional
 
 from masksmith._errors import ScoresError
-from masksmith._torch_modes import without_autocast
+from masksmith._torch_modes import in_full_precision
 from masksmith.layouts import is_transformers_conv1d
 
+from .gram import at_least_float32, product_of
 from .statistics import LayerStatistics
 
 Tensor = torch.Tensor
@@ -44,10 +45,10 @@ class LayerAccumulator:
         self._gather, self._max_samples = gather, max_samples
         self._sums: dict[str, Tensor] = {}
         self._sampled_rows: Tensor | None = None
-        self._keys = torch.empty(0, device="cpu")
+        self._keys = torch.empty(0, dtype=torch.float32, device="cpu")
         self._generator = torch.Generator().manual_seed(0)
 
-    @without_autocast()
+    @in_full_precision()
     def add_inputs(self, module: Any, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> None:
         """Add the inputs of a layer's call; can be registered as a forward pre-hook with keyword arguments.
 
@@ -62,21 +63,21 @@ class LayerAccumulator:
         if not _fits(module, first):
             shape, weight = list(first.shape), list(module.weight.shape)
             raise ScoresError(f"the layer was called with shape {shape}, its weight has {weight}", name=self.name)
-        self.add_rows(_rows(module, first.detach().float()))
+        self.add_rows(_rows(module, at_least_float32(first.detach())))
 
-    @without_autocast()
+    @in_full_precision()
     def add_rows(self, rows: Tensor) -> None:
         """Add inputs `[rows, in]`, or patches of a convolution `[rows, in * kernel]`."""
         if self.ignores_inputs:
             return
-        inputs = rows.detach().float()
+        inputs = at_least_float32(rows.detach())
         self.samples += len(inputs)
         if "norms" in self._gather:
             self._add("norms", inputs.double().square().sum(0))
         if "gram" in self._gather:
-            self._add("gram", (inputs.T @ inputs).double())
+            self._add("gram", product_of(inputs).double())
         if "activations" in self._gather:
-            self._sample(inputs)
+            self._sample(inputs.float())
 
     def add_gradient(self, gradient: Tensor | None) -> None:
         """Add a batch's gradient; None counts as 0."""
@@ -102,7 +103,7 @@ class LayerAccumulator:
         if "norms" in results:
             results["norms"] = results["norms"].sqrt()
         if "gradients" in self._gather:
-            zeros = torch.zeros(self.modules[0].weight.shape, device="cpu")
+            zeros = torch.zeros(self.modules[0].weight.shape, dtype=torch.float32, device="cpu")
             results["gradient"] = results.get("gradient", zeros) / self.batches
             results["gradient_rms"] = results.get("gradient_rms", zeros) / self.batches**0.5
         return LayerStatistics(self.samples, **{kind: total.numpy() for kind, total in results.items()})
@@ -112,7 +113,8 @@ class LayerAccumulator:
 
     def _sample(self, inputs: Tensor) -> None:
         """Give each row a random key; keep the `max_samples` rows with the smallest keys, a uniform random sample."""
-        keys = torch.cat([self._keys, torch.rand(len(inputs), generator=self._generator, device="cpu")])
+        new_keys = torch.rand(len(inputs), generator=self._generator, dtype=torch.float32, device="cpu")
+        keys = torch.cat([self._keys, new_keys])
         rows = inputs if self._sampled_rows is None else torch.cat([self._sampled_rows, inputs])
         selected = torch.argsort(keys)[: self._max_samples]
         self._keys, self._sampled_rows = keys[selected], rows[selected.to(rows.device)]

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from masksmith.layouts import is_transformers_conv1d
 
 from .accumulator import LayerAccumulator, one_each, patches
+from .gram import at_least_float32
 from .matrices import Matrices, Matrix, tensors_in
 from .unfollowed import UnfollowedUses, operation_kind, unfollowed_reason
 
@@ -235,7 +236,7 @@ def _convolution_operand(
     padding_twice = [length for length in reversed(one_each(padding, weight.ndim - 2)) for _ in range(2)]
 
     def rows() -> Tensor:
-        return patches(functional.pad(inputs.float(), padding_twice), weight.shape[2:], dilation, stride)
+        return patches(functional.pad(at_least_float32(inputs), padding_twice), weight.shape[2:], dilation, stride)
 
     is_known = not is_transposed and groups == 1 and weight.ndim <= 4
     return _Operand(weight, weight if is_known else None, rows)

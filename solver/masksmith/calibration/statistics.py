@@ -28,7 +28,8 @@ class LayerStatistics:
         samples: Number of input rows: tokens, or patches of a convolution.
         norms: `[inputs]`, Euclidean norms of the inputs over all samples. For a convolution, `inputs` is the flattened
             axis `in * kernel`, in the weight's order.
-        gram: `[inputs, inputs]`, `X^T X`.
+        gram: `[inputs, inputs]`, `X^T X`: for float64 inputs in float64, else in float32 for each call, then summed in
+            float64.
         activations: `[rows, inputs]`, a random sample of the input rows.
         gradient: Mean of the batches' gradients of the loss, in the weight's shape.
         gradient_rms: Root mean square of the batches' gradients. The Taylor score computed from it equals the mean

@@ -10,6 +10,7 @@ import torch
 from masksmith._errors import PruningError
 
 from .calls import OutputPlaceholder
+from .tensor_files import IN_MEMORY, unwritable_kind
 
 PLAIN = (bool, int, float, str, type(None))
 """Classes of values that are written to JSON as they are."""
@@ -37,7 +38,8 @@ class Encoder:
         Raises:
             PruningError: If the value contains anything else.
         """
-        if isinstance(value, torch.Tensor):
+        kind = unwritable_kind(value) if isinstance(value, torch.Tensor) else f"an argument of {type(value).__name__}"
+        if kind is None:
             name = self._names.setdefault(id(value), str(len(self._names)))
             self.tensors[name] = value
             return {"tensor": name}
@@ -49,8 +51,7 @@ class Encoder:
             return {"dict": [[self.encode(key, block), self.encode(item, block)] for key, item in value.items()]}
         if type(value) in PLAIN:
             return {"value": value}
-        reason = f"it is called with an argument of {type(value).__name__}, which cannot be written to a file"
-        raise PruningError(f"{reason}; load the whole model and prune it in memory", block)
+        raise PruningError(f"it is called with {kind}, which cannot be written to a file; {IN_MEMORY}", block)
 
 
 class Decoder:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection
 
 import torch
@@ -12,10 +11,6 @@ from masksmith._errors import PruningError
 from .weights import BlockWeight
 
 Tensor = torch.Tensor
-SMALL = 2.0**-40
-"""If the largest input is not above this, all are multiplied by a power of two before they are squared in float32."""
-LARGEST_EXPONENT = 100
-"""Largest exponent of this power, so that the power itself is in the range of float32."""
 
 
 class WeightStatistics:
@@ -103,26 +98,3 @@ class WeightStatistics:
             v = value.detach().double()
             total += float(((v @ gram) * v).sum().clamp(min=0))  # Rounding can make it negative.
         return total
-
-
-def product_of(inputs: Tensor) -> Tensor:
-    """Return `X^T X` of inputs `X [tokens, in]`.
-
-    It is float64 if they are float64, or so small that squares in float32 would be 0; else float32.
-    """
-    inputs = inputs.detach()
-    if inputs.dtype == torch.float64:
-        return inputs.T @ inputs
-    inputs = inputs.float()
-    factor = _factor_of_small(inputs)
-    if factor == 1:
-        return inputs.T @ inputs
-    scaled = inputs * factor
-    return (scaled.T @ scaled).double() / factor**2
-
-
-def _factor_of_small(inputs: Tensor) -> float:
-    """Return a power of two to multiply small inputs by, so that their squares are normal numbers; 1 for others."""
-    least, greatest = map(float, torch.aminmax(inputs)) if inputs.numel() else (0.0, 0.0)
-    largest = max(-least, greatest)
-    return 2.0 ** min(LARGEST_EXPONENT, -math.frexp(largest)[1]) if 0 < largest < SMALL else 1.0

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from blake3 import blake3
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load, save, save_file
 
 from masksmith._atomic_write import replaced_when_complete
 from masksmith._errors import PruningError
@@ -26,8 +27,26 @@ PARTIAL_SUFFIX = ".part"
 """Suffix of a file while it is written."""
 DIGESTS_KEY = "masksmith_digests"
 """Metadata member: JSON, name of each tensor -> BLAKE3 digest of its dtype, shape and bytes."""
+IN_MEMORY = "load the whole model and prune it in memory"
+"""Advice where something cannot be written to a file."""
 METADATA_DIGEST_KEY = "masksmith_metadata_digest"
 """Metadata member: BLAKE3 digest of the other members, as JSON sorted by name."""
+
+
+def unwritable_kind(tensor: torch.Tensor) -> str | None:
+    """Return what a tensor is that no file can hold, such as "a sparse tensor"; None if it can be written."""
+    if tensor.layout is not torch.strided or tensor.is_nested:
+        return f"a tensor of the layout {'nested' if tensor.is_nested else tensor.layout}"
+    return None if _is_writable(tensor.dtype) else f"a tensor of {tensor.dtype}"
+
+
+@cache
+def _is_writable(dtype: torch.dtype) -> bool:
+    try:
+        load(save({"": torch.empty(1, dtype=dtype, device="cpu")}))
+    except (KeyError, RuntimeError, SafetensorError, TypeError, ValueError):
+        return False
+    return True
 
 
 @names_file
@@ -35,8 +54,12 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Map
     """Write tensors and metadata to a file, which replaces an existing one; create its directory if that is missing.
 
     Raises:
+        PruningError: If a file cannot hold one of the tensors.
         OSError: If the file cannot be written.
     """
+    kind = next(filter(None, map(unwritable_kind, tensors.values())), None)
+    if kind is not None:
+        raise PruningError(f"{kind} cannot be written to a file; {IN_MEMORY}")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + PARTIAL_SUFFIX)
     try:

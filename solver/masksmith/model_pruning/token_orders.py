@@ -152,4 +152,5 @@ def _unchanged(projected: Tensor, other: Tensor) -> Tensor:
 
 def _normal(shape: Sequence[int], device: torch.device) -> Tensor:
     """Return numbers of the standard normal distribution, the same ones at each call."""
-    return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(0), device="cpu").to(device)
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(tuple(shape), generator=generator, dtype=torch.float32, device="cpu").to(device)

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 
 from masksmith._errors import PruningError
+from masksmith.calibration.gram import product_of
 from masksmith.layouts import without_wrappers
 
 from .calls import Tensors, tensors_of
 from .products import ProductWatcher
-from .statistics import WeightStatistics, product_of
+from .statistics import WeightStatistics
 from .token_orders import ADVICE, TokenOrders
 from .weights import BlockWeight
 

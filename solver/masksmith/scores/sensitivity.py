@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from masksmith._errors import ScoresError
-from masksmith._torch_modes import without_autocast
+from masksmith._torch_modes import in_full_precision
 
 from .operands import (
     StatisticError,
@@ -29,7 +29,7 @@ MAX_DRAWS = 2.0**63
 """Numbers of draws must be smaller than this, so that they fit into int64."""
 
 
-@without_autocast()
+@in_full_precision()
 def sipp(weight: Any, activations: Any, *, reduce: Literal["mean", "max"] = "mean", name: str | None = None) -> Any:
     """Score each weight by its share of its neuron's pre-activation.
 
@@ -67,7 +67,7 @@ def sipp(weight: Any, activations: Any, *, reduce: Literal["mean", "max"] = "mea
     return scores.reshape(shape_of(weight))
 
 
-@without_autocast()
+@in_full_precision()
 def pfp(weight: Any, activations: Any, *, name: str | None = None) -> Any:
     """Score each input channel by its largest sensitivity: over neurons, samples and positions of the kernel.
 

@@ -16,7 +16,7 @@ import torch
 from masksmith._errors import UpdateError
 from masksmith._solution import Solution
 from masksmith._solve import solve
-from masksmith._torch_modes import without_autocast
+from masksmith._torch_modes import in_full_precision
 from masksmith._verify import verify
 from masksmith.patterns import Pattern, TilePattern, parse
 from masksmith.solvers.base import Solver
@@ -35,8 +35,11 @@ Tensor = torch.Tensor
 ROUNDS_PER_CHECK = 3
 """Rounds between two checks, at which the penalty grows or the rounds end."""
 GROWTH = ((0.4, 1.4), (0.1, 1.2), (0.03, 1.1), (0.0, 2.0))
-"""Pairs (share, factor): the penalty grows by the factor of the first pair whose share is at most the share of entries
-that changed since the last check. Shares are of the kept or the dropped entries, whichever are fewer."""
+"""Pairs (share, factor). The penalty grows by the factor of the first pair whose share is at most the changed share.
+
+The changed share is the number of entries that changed since the last check, divided by the number of kept or of
+dropped entries, whichever is smaller.
+"""
 START_TOLERANCE = 0.2
 """Relative tolerance to which the first mask's error is computed for the comparison with the last mask's error. If the
 last mask's error is not smaller by more than this share, the first mask's weights are reconstructed, too."""
@@ -46,7 +49,7 @@ SETTLED_SHARE = 0.01
 """The rounds end when at most this share of entries, as in `GROWTH`, changed since the last check."""
 
 
-@without_autocast()
+@in_full_precision()
 def admm(
     weight: Any,
     gram: Any,

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from masksmith._errors import UpdateError
+from masksmith._arrays import read_array
+from masksmith._errors import UpdateError, WeightError
 from masksmith._solution import Solution
 from masksmith._solution.matrices import Matrices
 from masksmith._tensors import is_torch
 from masksmith.layouts import Layout
-from masksmith.patterns import Pattern
+from masksmith.patterns import Pattern, parse
 
 from .admm import admm
 from .reconstruct import reconstruct
@@ -69,20 +70,26 @@ def reconstruct_by_layout(layout: Layout, weight: Any, mask: Any, gram: Any, **o
         options: Options of `reconstruct`.
 
     Raises:
-        UpdateError: As `reconstruct` raises it; or if the Gram matrices are not stacked as the weight is.
+        UpdateError: As `reconstruct` raises it; if the mask has another shape than the weight; or if the Gram
+            matrices are not stacked as the weight is.
         LayoutError: If the weight's shape does not match the layout.
     """
-    matrices, masks = layout.matrices(weight), layout.matrices(mask)
+    name = options.get("name")
+    weight, mask = _read_weight(weight, name), _read(mask, "mask", name)
+    shape, expected = list(mask.shape), list(weight.shape)
+    if shape != expected:
+        raise UpdateError(f"mask has shape {shape}, the weight has {expected}", name)
+    matrices, grams, masks = layout.matrices(weight), _grams(layout, weight, gram, name), layout.matrices(mask)
     updates = [
         reconstruct(_contiguous(matrix), _contiguous(matrix_mask), matrix_gram, **options)
-        for matrix, matrix_mask, matrix_gram in zip(matrices, masks, _grams(layout, weight, gram, options), strict=True)
+        for matrix, matrix_mask, matrix_gram in zip(matrices, masks, grams, strict=True)
     ]
     updated_weight = _merge(layout.matrices, weight, [update.weight for update in updates])
     return Update(updated_weight, mask, *_errors(updates), _stats(updates))
 
 
 def admm_by_layout(
-    layout: Layout, weight: Any, gram: Any, pattern: Pattern, *, start: Solution | None = None, **options: Any
+    layout: Layout, weight: Any, gram: Any, pattern: Pattern | str, *, start: Solution | None = None, **options: Any
 ) -> AdmmUpdate:
     """Find weights and mask of each matrix of a tensor by `admm`.
 
@@ -107,16 +114,19 @@ def admm_by_layout(
             matrix or part.
         SolverError: As `admm` raises it.
     """
-    matrices = Matrices(layout, pattern, tuple(int(length) for length in weight.shape))
+    name = options.get("name")
+    weight = _read_weight(weight, name)
+    parsed = parse(pattern) if isinstance(pattern, str) else pattern
+    matrices = Matrices(layout, parsed, tuple(int(length) for length in weight.shape))
     parts = matrices.split(weight)
-    starts = [None] * len(parts) if start is None else _starts(matrices, start, options)
-    grams = _grams(layout, weight, gram, options)
+    starts = [None] * len(parts) if start is None else _starts(matrices, start, name)
+    grams = _grams(layout, weight, gram, name)
     parts_per_gram = len(parts) // len(grams)
     updates = [
-        admm(_contiguous(part), grams[number // parts_per_gram], pattern, start=starts[number], **options)
+        admm(_contiguous(part), grams[number // parts_per_gram], parsed, start=starts[number], **options)
         for number, part in enumerate(parts)
     ]
-    solution = matrices.join([update.solution for update in updates], options.get("name"))
+    solution = matrices.join([update.solution for update in updates], name)
     longest = max(updates, key=lambda update: len(update.history))
     updated_weight = _merge(matrices.split, weight, [update.weight for update in updates])
     return AdmmUpdate(
@@ -126,22 +136,37 @@ def admm_by_layout(
     )  # fmt: skip
 
 
-def _starts(matrices: Matrices, start: Solution, options: dict[str, Any]) -> Sequence[Solution]:
+def _read_weight(weight: Any, name: str | None) -> Any:
+    return read_array(weight, lambda reason: WeightError(reason, name), "real")
+
+
+def _read(values: Any, what: str, name: str | None) -> Any:
+    """Read a mask or Gram matrices; `what` begins the message of the error."""
+    return read_array(values, lambda reason: UpdateError(f"{what}: {reason}", name), "real")
+
+
+def _starts(matrices: Matrices, start: Solution, name: str | None) -> Sequence[Solution]:
+    if not isinstance(start, Solution):
+        raise UpdateError(f"start is a {type(start).__name__}, not a Solution as solve returns it", name)
+    if tuple(start.mask.shape) != matrices.shape:
+        raise UpdateError(f"start has shape {list(start.mask.shape)}, the weight has {list(matrices.shape)}", name)
     starts = matrices.split_solution(start)
     # `split_solution` cannot split the certificate of a solution of other matrices; the parts then have none.
     if any(part._certificate is None for part in starts):
         reason = f"start was not solved with layout={str(matrices.layout)!r} and the pattern {matrices.pattern}"
-        raise UpdateError(reason, options.get("name"))
+        raise UpdateError(reason, name)
     return starts
 
 
-def _grams(layout: Layout, weight: Any, gram: Any, options: dict[str, Any]) -> list[Any]:
+def _grams(layout: Layout, weight: Any, gram: Any, name: str | None) -> list[Any]:
     """Check the shape of the Gram matrices, and return one for each matrix of the weight."""
+    if not hasattr(gram, "rows"):
+        gram = _read(gram, "gram", name)
     stack = layout.stack_shape(tuple(weight.shape))
     if tuple(gram.shape[: len(stack)]) != stack or len(gram.shape) != len(stack) + 2:
         expected = ", ".join([*map(str, stack), "in, in"])
         reason = f"gram has shape {list(gram.shape)}, the weight's layout needs [{expected}]"
-        raise UpdateError(reason, options.get("name"))
+        raise UpdateError(reason, name)
     if not stack:
         return [gram]
     return list(gram.reshape(layout.count(tuple(weight.shape)), *gram.shape[len(stack) :]))

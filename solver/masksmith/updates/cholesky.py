@@ -38,7 +38,8 @@ def factorised_shift(operands: Operands, kept: Tensor, correlation: Tensor, batc
     system = operands.gram[inputs[:, :, None], inputs[:, None, :]]
     if not bool(is_kept.all()):
         system.mul_(is_kept[:, :, None]).mul_(is_kept[:, None, :])
-    system.diagonal(dim1=1, dim2=2).add_(torch.where(is_kept, operands.diagonal_damping, 1.0))
+    damping = system.new_tensor(operands.diagonal_damping)  # two Python numbers would have torch's default dtype
+    system.diagonal(dim1=1, dim2=2).add_(torch.where(is_kept, damping, 1.0))
     factor, failed = torch.linalg.cholesky_ex(system)
     if bool(failed.any()):
         row = int(batch.rows[int(failed.argmax()), 0])

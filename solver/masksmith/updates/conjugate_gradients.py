@@ -134,11 +134,13 @@ def solve(
     while True:
         bound = rows.bound()
         is_active = ~rows.is_stored & (bound > tolerance * (rows.objective - bound))
-        active_rows = int(is_active.sum()) if iteration < limit else 0
-        _store(result, rows, bound, ~rows.is_stored if active_rows == 0 else ~(rows.is_stored | is_active))
-        if active_rows == 0:
+        active_count = int(is_active.sum())
+        is_last = active_count == 0 or iteration >= limit
+        # In the end all other rows are stored, converged or not; before, those that have just converged.
+        _store(result, rows, bound, ~rows.is_stored if is_last else ~(rows.is_stored | is_active))
+        if is_last:
             return replace(result, iterations=iteration)
-        if active_rows < COMPACTED_BELOW * len(is_active):
+        if active_count < COMPACTED_BELOW * len(is_active):
             rows.keep(is_active)
         rows.step(system)
         iteration += 1

@@ -69,8 +69,8 @@ def read(weight: Any, gram: Any, damping: float, name: str | None, rounded_to: s
         rounded_to: Name of the dtype that updated weights are rounded to; by default the weight's dtype.
 
     Raises:
-        WeightError: If the weight is no dense array, or its shape, dtype or a value is not supported, also by the
-            dtype that it is rounded to.
+        WeightError: If the weight is no dense array; if its shape, dtype or a value is not supported; or if a value
+            overflows in the dtype that weights are rounded to.
         UpdateError: If the Gram matrix is no dense array, its shape or a value is not supported, or it is not
             symmetric; or if an option is invalid.
     """

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from masksmith._errors import UpdateError
-from masksmith._torch_modes import without_autocast
+from masksmith._torch_modes import in_full_precision
 
 from .cholesky import factorised_shift
 from .conjugate_gradients import dots
@@ -30,7 +30,7 @@ TOLERANCE = 5e-3
 """Default of `tolerance` (see `reconstruct`)."""
 
 
-@without_autocast()
+@in_full_precision()
 def reconstruct(
     weight: Any,
     mask: Any,
@@ -80,8 +80,9 @@ def reconstruct(
 
     Raises:
         UpdateError: If an option is out of its range; if an operand is no dense array; if shapes or dtypes do not fit;
-            if a value is not finite; if all values of an operand are too small, or one is too large, for errors in
-            float64; if the Gram matrix is not symmetric; or if it is not damped, and singular on a row's support.
+            if a value is not finite; if the largest value of an operand is so small or so large that errors under-
+            or overflow in float64; if the Gram matrix is not symmetric; or if it is not damped, and singular on a row's
+            support.
     """
     if not 0 <= tolerance < 1:
         raise UpdateError(f"tolerance={tolerance} must be at least 0 and below 1", name)

@@ -15,7 +15,7 @@ import torch
 from masksmith._errors import UpdateError
 from masksmith._solve import solve
 from masksmith._tensors import is_torch
-from masksmith._torch_modes import without_autocast
+from masksmith._torch_modes import in_full_precision
 from masksmith._verify.verify import verify
 from masksmith.kernels.exchanges import exchange_in_groups, exchange_in_tiles
 from masksmith.patterns import NM, Pattern, parse
@@ -78,7 +78,7 @@ class Refinement:
         return f"Refinement(relative_error={self.relative_error:.4g}, gain={gain:.4g}, looseness={self.looseness:.3g})"
 
 
-@without_autocast()
+@in_full_precision()
 def refine(
     weight: Any,
     mask: Any,

@@ -17,7 +17,7 @@ def rough_errors(
 ) -> tuple[float, float]:
     """Return the squared error of the output after reconstruction, and with the masked weights.
 
-    All rows are iterated by conjugate gradients as in `reconstruct`, but nothing is recomputed in float64, so both
+    All rows are iterated by conjugate gradients as in `reconstruct`, but the result is not checked in float64: both
     errors have the rounding errors of the system's dtype. The first error is that of weights within the tolerance.
 
     Args:
@@ -29,23 +29,18 @@ def rough_errors(
         tolerance: Largest share by which a row's objective may exceed its minimum. Rows that have not converged after
             `ITERATION_LIMIT` iterations may exceed it by more.
     """
-    system, inverse_scale = scaled.system, (1 / scaled.scale).to(target.dtype)
+    system, scale, damping = scaled.system, scaled.scale, operands.diagonal_damping
     error = masked_error = 0.0
     for first in range(0, len(mask), rows_at_once(mask)):
         rows, kept = (whole[first : first + rows_at_once(mask)] for whole in (target, mask))
         supports = kept.to(target.dtype)
-        dropped = rows.masked_fill(kept, 0)
-        product = dropped @ system.matrix
-        # The damping in the scaled matrix adds `damping ||d||^2` for the dropped weights d.
-        before = dots(dropped, product) - operands.diagonal_damping * _squared_norms(dropped * inverse_scale)
-        right_side = product.mul_(supports)
+        dropped = rows.masked_fill(kept, 0) / scale
+        product = dropped @ operands.gram  # in float64, without damping, which may be far larger than the Gram matrix
+        before = dots(dropped, product, buffer=dropped)
+        right_side = product.div_(scale).to(target.dtype).mul_(supports)
         iterates = solve(system, supports, right_side, before, tolerance, ITERATION_LIMIT)
         objective = before - dots(iterates.solution, right_side + iterates.residual)
-        after = objective - operands.diagonal_damping * _squared_norms(iterates.solution * inverse_scale)
+        shift = iterates.solution / scale
+        after = objective - damping * dots(shift, shift, buffer=shift)
         error, masked_error = error + float(after.clamp(min=0).sum()), masked_error + float(before.clamp(min=0).sum())
     return error, masked_error
-
-
-def _squared_norms(rows: Tensor) -> Tensor:
-    """Return the squared norm of each row, as float64."""
-    return dots(rows, rows)

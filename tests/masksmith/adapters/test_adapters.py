@@ -170,6 +170,21 @@ def test_masks_of_numbers_keep_all_but_zeros(dtype, kept):
         adapters.to_semi_structured(weight, ms.solve(ms.magnitude(weight), "2:4").mask.to(dtype) * kept)
 
 
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.int8, torch.bool], ids=str)
+def test_weights_of_8_bits_have_zeros_where_they_are_dropped(dtype):
+    weight = linear().weight.detach().mul(10).to(dtype)
+    mask = ms.solve(ms.magnitude(weight.float()), "2:4").mask
+    expected = weight.float() * mask
+    dense = adapters.dense_state({"w": weight}, {"w": mask})["w"]
+    assert dense.dtype == weight.dtype
+    assert torch.equal(dense.float(), expected)
+    assert torch.equal(ms.solve(weight.float().abs(), "2:4", weight=weight).pruned.float(), expected)
+    blocks = adapters.to_bsr(weight, mask, (16, 32)).values()
+    assert torch.equal(blocks[0].float(), expected)
+    with pytest.raises(adapters.DeviceError):
+        adapters.to_semi_structured(weight, mask)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_semi_structured_tensors_multiply_like_the_dense_weight():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import masksmith as ms
-from masksmith.model_pruning.statistics import product_of
+from masksmith.calibration.gram import product_of
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

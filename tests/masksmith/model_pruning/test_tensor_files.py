@@ -9,6 +9,7 @@ import torch
 
 from masksmith import PruningError
 from masksmith.model_pruning import check_tensors, read_tensors, write_tensors
+from masksmith.model_pruning.call_trees import Encoder
 
 TENSORS = {
     "weight": torch.arange(6, dtype=torch.bfloat16).reshape(2, 3),
@@ -64,3 +65,32 @@ def test_file_and_name_are_on_the_disk_when_it_is_written(tmp_path, monkeypatch)
     monkeypatch.setattr(os, "replace", lambda *paths: steps.append("replaced") or replace(*paths))
     write_tensors(tmp_path / "block.safetensors", TENSORS)
     assert steps == [False, "replaced", True]
+
+
+UNWRITABLE = {
+    "complex128": (lambda: torch.zeros(2, dtype=torch.complex128), "a tensor of torch.complex128"),
+    "sparse": (lambda: torch.eye(2).to_sparse(), "a tensor of the layout torch.sparse_coo"),
+    "jagged": (
+        lambda: torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)], layout=torch.jagged),
+        "a tensor of the layout nested",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNWRITABLE)
+def test_a_tensor_that_no_file_can_hold_is_refused(name, tmp_path):
+    tensor, kind = UNWRITABLE[name][0](), UNWRITABLE[name][1]
+    with pytest.raises(PruningError, match=f"^{kind} cannot be written to a file; load the whole model"):
+        write_tensors(tmp_path / "file", {"fine": torch.zeros(2), "tensor": tensor})
+    assert not any(tmp_path.iterdir())
+    with pytest.raises(PruningError, match=f"layers.0: it is called with {kind}, which cannot be written to a file"):
+        Encoder().encode(([{"mask": tensor}],), "layers.0")
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.float8_e4m3fn, torch.uint16, torch.float64, torch.int64])
+def test_tensors_of_unusual_dtypes_are_written(dtype, tmp_path):
+    tensor = torch.arange(4).to(dtype)
+    write_tensors(tmp_path / "file", {"": tensor})
+    read, _ = read_tensors(tmp_path / "file")
+    assert read[""].dtype is dtype
+    assert torch.equal(read[""].view(torch.uint8), tensor.view(torch.uint8))

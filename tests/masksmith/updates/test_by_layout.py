@@ -1,5 +1,7 @@
 """ADMM of stacked matrices: what it returns is certified by the sums of its own matrices."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -105,3 +107,37 @@ def test_statistics_are_those_of_all_matrices() -> None:
     assert update.stats["settled"] == all(one.stats["settled"] for one in alone)
     returned = {one.stats["returned"] for one in alone}
     assert update.stats["returned"] == (returned.pop() if len(returned) == 1 else "mixed")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mask": np.ones((2, 8, 16), bool)}, r"mask has shape \[2, 8, 16\], the weight has \[3, 8, 16\]"),
+        ({"mask": np.ones((8, 16), bool)}, r"mask has shape \[8, 16\], the weight has \[3, 8, 16\]"),
+        ({"mask": "all"}, "mask: dtype"),
+        ({"gram": [[1.0]]}, r"gram has shape \[1, 1\], the weight's layout needs \[3, in, in\]"),
+        ({"gram": "one"}, "gram: dtype"),
+        ({"weight": [["a"]]}, "dtype"),
+        ({"start": np.ones((3, 8, 16), bool)}, "start is a ndarray, not a Solution"),
+        ({"start": ms.solve(np.ones((2, 8, 16)), "2:4", layout="stack out in")}, r"start has shape \[2, 8, 16\]"),
+    ],
+)
+def test_operands_that_do_not_fit_are_refused_by_name(change, message) -> None:
+    layout, weight, gram = problem("stack out in")
+    operands = {"weight": weight, "mask": np.ones(weight.shape, bool), "gram": gram} | change
+    start = operands.pop("start", None)
+    call = partial(reconstruct_by_layout, layout, *operands.values(), name="experts")
+    if start is not None:
+        call = partial(admm_by_layout, layout, weight, gram, "2:4", start=start, name="experts")
+    with pytest.raises(ms.UpdateError, match=f"'experts'.*{message}"):
+        call()
+
+
+def test_lists_and_patterns_as_strings_are_read() -> None:
+    layout, weight, gram = problem("stack out in")
+    mask = ms.solve(weight**2, "2:4", layout="stack out in").mask
+    update = reconstruct_by_layout(layout, weight.tolist(), mask.tolist(), list(gram))
+    np.testing.assert_array_equal(update.weight, reconstruct_by_layout(layout, weight, mask, gram).weight)
+    np.testing.assert_array_equal(update.mask, mask)
+    update = admm_by_layout(layout, weight, list(gram), "2:4")
+    np.testing.assert_array_equal(update.weight, admm_by_layout(layout, weight, gram, ms.parse("2:4")).weight)

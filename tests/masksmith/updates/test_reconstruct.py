@@ -267,3 +267,13 @@ def test_a_weight_that_overflows_in_the_dtype_that_it_is_rounded_to_is_refused(m
     operands = (weight, weight != 0, gram) if method == "reconstruct" else (weight, gram, "2:4")
     with pytest.raises(ms.WeightError, match="weight holds 100000, which overflows in float16"):
         getattr(ms, method)(*operands, rounded_to="float16")
+
+
+@pytest.mark.parametrize("factor", [2.0**-170, 2.0**160])
+def test_damping_of_factorised_supports_has_the_range_of_float64(factor):
+    weight, _, gram = layer(samples=8)  # singular without damping
+    mask = np.asarray(ms.solve(ms.magnitude(weight), "2:4").mask)
+    expected = ms.reconstruct(weight, mask, gram, tolerance=0, damping=0.1)
+    update = ms.reconstruct(weight, mask, gram * factor, tolerance=0, damping=0.1)
+    np.testing.assert_allclose(update.weight, expected.weight, rtol=1e-9, atol=1e-12)
+    assert update.error == pytest.approx(expected.error * factor, rel=1e-9)

@@ -52,3 +52,35 @@ def test_strips_of_rows_add_up(monkeypatch):
 def test_a_mask_that_drops_nothing_has_no_error():
     weight, _, mask, operands = problem(np.float32, 0.01)
     assert errors(weight, np.ones_like(mask), operands, 0.3) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("factor", [2.0**-160, 2.0**160])
+def test_they_do_not_depend_on_the_unit_of_the_gram_matrix(factor):
+    weight, gram, mask, operands = problem(np.float32, 1.0)
+    system = ScaledSystem.of(operands)
+    target = torch.from_numpy(weight) * system.scale.float()
+    scaled = read(weight, gram * factor, 1.0, None)
+    result = rough_errors(scaled, ScaledSystem.of(scaled), target, torch.from_numpy(mask), 0.2)
+    assert result == pytest.approx(rough_errors(operands, system, target, torch.from_numpy(mask), 0.2), rel=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_admm_returns_the_better_mask_in_any_unit(seed):
+    rng = np.random.default_rng(seed)
+    inputs, weight = rng.standard_normal((300, 96)), rng.standard_normal((16, 96)).astype(np.float32)
+    inputs[:, :4] *= 5
+    gram = inputs.T @ inputs
+    good = ms.admm(weight, gram, "2:4", damping=3.0, max_rounds=60).solution
+    options = {"damping": 3.0, "start": good, "max_rounds": 1, "penalty": 0.01}
+    expected, update = (ms.admm(weight, gram * factor, "2:4", **options) for factor in (1, 2.0**160))
+    assert update.stats["returned"] == expected.stats["returned"] == "start"
+    assert update.start_error == pytest.approx(expected.start_error * 2.0**160, rel=1e-5)
+
+
+@pytest.mark.parametrize("damping", [1e5, 1e9])
+def test_they_are_right_under_damping_that_is_far_larger_than_the_gram_matrix(damping):
+    weight, gram, mask, operands = problem(np.float32, damping)
+    exact = ms.reconstruct(weight, mask, gram, damping=damping, tolerance=0)
+    error, masked_error = errors(weight, mask, operands, 1e-6)
+    assert masked_error == pytest.approx(exact.masked_error, rel=1e-5)
+    assert error == pytest.approx(exact.error, rel=1e-5)
