@@ -193,7 +193,8 @@ class MaskedLayer:
     def check_sharded(self) -> None:
         """Raise `InputError` if the weight was sharded, and is whole now.
 
-        It may be a copy that FSDP2 discards: `sharding.reshard` has not found the module whose shards it belongs to.
+        A whole weight may be a temporary copy of FSDP2, so that changes to it are lost: if the module that was passed
+        to `fully_shard` is outside the model, `sharding.reshard` does not find it.
         """
         if self.masking.sharding is not None and not is_dtensor(self.weight):
             raise InputError(
@@ -202,7 +203,7 @@ class MaskedLayer:
             )
 
     def check_restored_values(self) -> None:
-        """Check that values of pruned entries that a state of the sparsifier has restored are still in the weight.
+        """Check that the weight still has the values of pruned entries that a state of the sparsifier has restored.
 
         Called at each step; after the first step they are not checked again, since training changes them.
 

@@ -30,7 +30,7 @@ FSDP2_READER, TENSOR_PARALLEL_READER = "reset_sharded_param", "_partition_linear
 """Functions of torch that read a module's weight to shard it."""
 QCONFIG, FAKE_QUANTISED = "qconfig", "weight_fake_quant"
 """Attribute that torch.ao.quantization sets on each module before it replaces modules, and deletes after it has
-converted the modules; and the submodule that a module has if `prepare_qat` has put it in place of another module."""
+converted the modules; and a submodule by which a module is known that `prepare_qat` has put in place of another."""
 QCONFIG_SETTER = ("torch.ao.quantization.quantize", "_propagate_qconfig_helper")
 """Module and name of torch's function that sets the qconfig of a module, by its name or by its exact class."""
 PARAMETER_READER = ("torch.nn.modules.module", "get_parameter")
@@ -111,7 +111,7 @@ def _masked_property(name: str) -> property:
             # Python then calls the module's `__getattr__`, which finds what replaced the parameter, if anything did.
             raise AttributeError(name)
         masking = module._modules.get(key)
-        if masking is None or masking.is_bypassed or _is_parameter_read(parameter):
+        if masking is None or masking.is_bypassed or _reader_needs_parameter(parameter):
             return parameter
         try:
             masked: Tensor = masking(parameter)
@@ -227,7 +227,7 @@ def _restore(base: type[torch.nn.Module], masked_parameters: tuple[tuple[str, bo
     return base.__new__(base)
 
 
-def _is_parameter_read(parameter: Tensor) -> bool:
+def _reader_needs_parameter(parameter: Tensor) -> bool:
     """Whether the code that reads the attribute needs the parameter itself.
 
     FSDP2 needs it to shard it, functions that initialize weights to write to it, and `get_parameter` to return it.

@@ -116,7 +116,8 @@ class Sparsifier(MaskedModel):
             use_sparse(self._layers)
         self._refresher = Refresher(self._layers, masks, settings, self.method, hysteresis, scores)
         self._updates = MaskUpdates(self._layers, self._refresher, settings, self.pattern, self.schedule, self.method)
-        before_step = self._updates.follow_process_group  # The method may change weights by their masks.
+        # The method may change weights by their masks, so all ranks must have the same masks before its step.
+        before_step = self._updates.follow_process_group
         self._optimizers = WatchedOptimizers(model, self._layers, self.method, before_step)
         self._attach(optimizer)
 

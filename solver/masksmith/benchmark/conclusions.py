@@ -224,7 +224,7 @@ def _estimate(key: tuple[str, int, str, str], results: Sequence[CaseResult]) -> 
     dense_s = best_s = slowest_s = fastest_s = 0.0
     kernels: dict[str, str] = {}
     label_of = labels(result.case.layer for result in results)
-    names = {measurement.kernel for result in results for measurement, _ in result.speedups}
+    names = {measurement.kernel for result in results for measurement, _ in result.gains}
     by_kernel, least_by_kernel, most_by_kernel = (dict.fromkeys(sorted(names), 0.0) for _ in range(3))
     timing = timings_of_one_kind(measurement for result in results for measurement in _compared(result))
     for result in results:

@@ -116,7 +116,10 @@ def _without_duplicates(request: Request) -> Request:
 
 
 def _string_form(pattern: str) -> str:
-    """Return the string form of a pattern, which `family` expects: `50%` for ` 50 %`; an invalid text is unchanged."""
+    """Return the string form of a pattern, which `conclusions.family` expects, such as `50%` for ` 50 %`.
+
+    An invalid text is returned unchanged.
+    """
     try:
         return str(parse(pattern))
     except PatternError:

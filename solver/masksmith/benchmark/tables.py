@@ -13,7 +13,10 @@ from .conclusions import BreakEven, Estimate
 from .results import CaseResult, Timing
 
 _SPECIAL = re.compile(r"\||<(?=[A-Za-z/!?])|\\(?=[\\|<])")
-"""Characters that end a cell or begin a tag of HTML, and backslashes before them, which would escape their escapes."""
+"""Characters that end a cell or begin an HTML tag, and backslashes before them.
+
+Such a backslash would cancel the one that is put before the character.
+"""
 
 
 @dataclass(frozen=True)

@@ -144,19 +144,22 @@ def _rows(module: Any, inputs: Tensor) -> Tensor:
         return inputs.reshape(-1, inputs.shape[-1])
     mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
     padding = module._reversed_padding_repeated_twice
-    # One pair of lengths, of the argument `padding=(1,)`, stands for all dimensions of the kernel.
-    padded = functional.pad(inputs, one_each(padding, 2 * len(module.kernel_size), 2), mode=mode)
+    # With `padding=(1,)`, torch stores a single pair of lengths, which holds for all dimensions of the kernel.
+    padded = functional.pad(inputs, repeated_to(padding, 2 * len(module.kernel_size), 2), mode=mode)
     return patches(padded, module.kernel_size, module.dilation, module.stride)
 
 
-def one_each(lengths: Sequence[int], count: int, group: int = 1) -> list[int]:
-    """Return `count` lengths: those of an argument of a convolution, whose first group may stand for all of them."""
+def repeated_to(lengths: Sequence[int], count: int, group: int = 1) -> list[int]:
+    """Return `count` lengths of a convolution's argument.
+
+    If it has fewer, its first `group` lengths hold for all dimensions of the kernel, and are repeated.
+    """
     return [*lengths] if len(lengths) == count else [*lengths[:group]] * (count // group)
 
 
 def patches(padded: Tensor, kernel: Sequence[int], dilation: Sequence[int], stride: Sequence[int]) -> Tensor:
     """Return the patches `[positions, in * kernel]` of a padded input that a convolution multiplies."""
-    dilation, stride = one_each(dilation, len(kernel)), one_each(stride, len(kernel))
+    dilation, stride = repeated_to(dilation, len(kernel)), repeated_to(stride, len(kernel))
     if len(kernel) == 1:  # `unfold` takes only inputs with two spatial dimensions.
         padded = padded.unsqueeze(-2)
         kernel, dilation, stride = (1, *kernel), (1, *dilation), (1, *stride)

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from masksmith.layouts import is_transformers_conv1d
 
-from .accumulator import LayerAccumulator, one_each, patches
+from .accumulator import LayerAccumulator, patches, repeated_to
 from .gram import at_least_float32
 from .matrices import Matrices, Matrix, tensors_in
 from .unfollowed import UnfollowedUses, operation_kind, unfollowed_reason
@@ -140,11 +140,11 @@ class ProductRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         # Inside such a call, products with weights of other layers are not watched either.
         if self._calls and self._calls[-1].is_recorded:
             return func(*args, **(kwargs or {}))
-        name, is_copy = operation_kind(func)
+        name, is_entrywise = operation_kind(func)
         multiplied = self._add_product(name, args) if name in PRODUCTS or name == "convolution" else None
         result = func(*args, **(kwargs or {}))
         arguments, results = list(tensors_in([*args, *(kwargs or {}).values()])), list(tensors_in((result,)))
-        if is_copy:
+        if is_entrywise:
             self._matrices.follow(list(tensors_in(args[1:2])) if name == "copy_" else arguments, results)
         for accumulator in self._uses.find(func, arguments, results, () if multiplied is None else (multiplied,)):
             if not accumulator.ignores_inputs and accumulator.unsupported_reason is None:
@@ -233,7 +233,7 @@ def _convolution_operand(
     output_padding: Sequence[int],
     groups: int,
 ) -> _Operand:
-    padding_twice = [length for length in reversed(one_each(padding, weight.ndim - 2)) for _ in range(2)]
+    padding_twice = [length for length in reversed(repeated_to(padding, weight.ndim - 2)) for _ in range(2)]
 
     def rows() -> Tensor:
         return patches(functional.pad(at_least_float32(inputs), padding_twice), weight.shape[2:], dilation, stride)

@@ -12,7 +12,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 Tensor = torch.Tensor
 Weight = TypeVar("Weight", bound=Hashable)
 
-COPIES = ("clone", "_to_copy", "_weight_norm_interface", "copy_")
+ENTRYWISE_WITHOUT_TAG = ("clone", "_to_copy", "_weight_norm_interface", "copy_")
 """Operations that compute each entry from the same entry of an argument, but do not have torch's tag `pointwise`."""
 LOOKUPS = ("embedding", "embedding_bag", "_embedding_bag", "_embedding_bag_forward_only")
 """Operations that read rows of a weight, which is often also the weight of an output head."""
@@ -94,7 +94,7 @@ def operation_kind(func: Any) -> tuple[str, bool]:
     """Return an operation's name, and whether it computes each entry from the same entry of its arguments."""
     name = operation_name(func)
     tags = getattr(func, "tags", ())
-    return name, name in COPIES or name.startswith("fake_quantize") or torch.Tag.pointwise in tags
+    return name, name in ENTRYWISE_WITHOUT_TAG or name.startswith("fake_quantize") or torch.Tag.pointwise in tags
 
 
 def unfollowed_reason(func: Any) -> str:
