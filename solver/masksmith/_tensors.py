@@ -59,10 +59,17 @@ def with_zeros(tensor: Any, kept: Any) -> Any:
     """Return a copy of a torch tensor with zeros in the entries that are not kept.
 
     Args:
-        tensor: Tensor of any dtype in which a value of zero bits is 0.
+        tensor: Tensor of any other dtype: a value of zero bits is then 0.
         kept: Bool, on the tensor's device.
+
+    Raises:
+        ScoresError: If the tensor's dtype has no zero.
     """
     tensor = tensor.detach()
+    if str(tensor.dtype) == "torch.float8_e8m0fnu":
+        raise ScoresError(
+            "dtype float8_e8m0fnu has no zero, so it cannot hold pruned weights", hint="use another dtype"
+        )
     if tensor.element_size() > 1:
         return tensor.masked_fill(~kept, 0)
     import torch

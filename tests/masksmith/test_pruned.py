@@ -50,6 +50,13 @@ def test_torch_weights_of_eight_bits_are_pruned(dtype):
     assert torch.equal(solution.pruned.float(), weight.float() * solution.mask)
 
 
+def test_a_dtype_without_zero_holds_no_pruned_weights():
+    """The byte 0 of this dtype is 2^-127."""
+    weight = torch.ones(4, 8).to(torch.float8_e8m0fnu)
+    with pytest.raises(ms.ScoresError, match="dtype float8_e8m0fnu has no zero"):
+        ms.solve(torch.rand(4, 8), "2:4", weight=weight)
+
+
 def test_what_is_dropped_is_zero_whatever_it_was():
     weight = WEIGHT.copy()
     solution = ms.solve(ms.magnitude(weight), "transposable 4:8")

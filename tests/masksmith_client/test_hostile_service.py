@@ -77,7 +77,7 @@ HOSTILE = {
 @pytest.mark.parametrize("what", HOSTILE)
 def test_every_answer_is_an_error_of_this_package(what, monkeypatch):
     monkeypatch.setattr(limits, "MAX_DOCUMENT_BYTES", 2**20)
-    monkeypatch.setattr(limits, "LARGEST_HEADER_BYTES", 2**20)
+    monkeypatch.setattr(limits, "FORMAT_MAX_HEADER_BYTES", 2**20)
     with pytest.raises(ClientError) as caught:
         solve(HOSTILE[what])
     assert "\x1b" not in str(caught.value)

@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 
 from masksmith.layouts.foreign_files import BEGINNING_BYTES
 from masksmith_wire.headers import (
+    DEFAULT_MAX_HEADER_BYTES,
     DTYPE_BITS,
-    MAX_HEADER_BYTES,
     Header,
     HeaderError,
     HeaderTooLargeError,
@@ -154,7 +154,7 @@ def test_length_limit_is_the_callers():
     with pytest.raises(HeaderError, match="claims 1000 bytes"):
         header_length(prefix, limit=999)
     with pytest.raises(HeaderError):
-        header_length(struct.pack("<Q", MAX_HEADER_BYTES + 1))
+        header_length(struct.pack("<Q", DEFAULT_MAX_HEADER_BYTES + 1))
 
 
 def test_offsets_count_from_the_beginning_of_the_file():
@@ -265,7 +265,7 @@ def test_open_files_that_are_cut_are_refused(cut, message):
 def test_headers_of_open_files_may_be_larger_than_an_upload_may_send():
     names = {f"{number:0200d}": ("U8", (0,)) for number in range(70_000)}
     data = build_header(names)
-    assert len(data) > MAX_HEADER_BYTES
+    assert len(data) > DEFAULT_MAX_HEADER_BYTES
     assert len(read_header(io.BytesIO(data)).tensors) == len(names)
 
 

@@ -19,15 +19,15 @@ from masksmith.layouts.foreign_files import BEGINNING_BYTES, foreign_format
 from .json_text import DuplicateMemberError, unique_members
 
 PREFIX_BYTES = 8
-MAX_HEADER_BYTES = 16 * 2**20
+DEFAULT_MAX_HEADER_BYTES = 16 * 2**20
 """Default limit of the length of an upload's header."""
-LARGEST_HEADER_BYTES = 100_000_000
-"""Limit of the length of a header in the safetensors format."""
+FORMAT_MAX_HEADER_BYTES = 100_000_000
+"""Length of the longest header that the safetensors format itself allows."""
 MAX_DIMENSIONS = 16
 MAX_METADATA = 10_000
 """Number of members of `__metadata__` that an upload's header may have in addition to `max_tensors` tensors.
 
-`check_members` limits tensors and members together: a header with fewer tensors may have more members.
+`check_members` has one limit for both together: a header with fewer tensors may have more members of `__metadata__`.
 """
 MAX_NAME_LENGTH = 512
 """Limit of the number of characters of a tensor's name in an upload."""
@@ -90,7 +90,7 @@ def build_header(tensors: Mapping[str, tuple[str, Sequence[int]]], metadata: Map
     return struct.pack("<Q", len(text)) + text
 
 
-def header_length(beginning: bytes, limit: int = MAX_HEADER_BYTES) -> int:
+def header_length(beginning: bytes, limit: int = DEFAULT_MAX_HEADER_BYTES) -> int:
     """Read the length of the JSON header from a file's first eight bytes; more bytes improve the error messages.
 
     Raises:
@@ -108,7 +108,7 @@ def header_length(beginning: bytes, limit: int = MAX_HEADER_BYTES) -> int:
             _reject_other_formats(beginning)
         return int(length)
     _reject_other_formats(beginning)
-    if limit < length <= LARGEST_HEADER_BYTES:
+    if limit < length <= FORMAT_MAX_HEADER_BYTES:
         _check_brace(beginning[PREFIX_BYTES:])
         raise HeaderTooLargeError(f"the header claims {length} bytes, max_header_bytes is {limit}")
     raise HeaderError(f"not a safetensors file: its header claims {length} bytes (allowed: 2 to {limit})")
@@ -117,7 +117,7 @@ def header_length(beginning: bytes, limit: int = MAX_HEADER_BYTES) -> int:
 def read_header_text(
     read: Callable[[int, int], bytes],
     file_bytes: int,
-    limit: int = LARGEST_HEADER_BYTES,
+    limit: int = FORMAT_MAX_HEADER_BYTES,
     reserve: Callable[[int], None] | None = None,
 ) -> bytes:
     """Read the JSON header of a file by ranges, for `parse_header`.
@@ -171,7 +171,9 @@ def parse_header(text: bytes, file_bytes: int | None = None) -> Header:
 
 
 def check_members(text: bytes, max_tensors: int) -> None:
-    """Check, before a header of an upload is parsed, that it has no more members than `max_tensors` tensors need.
+    """Check, before an upload's header is parsed, how many strings, lists and objects it has.
+
+    It may have as many as `max_tensors` tensors and `MAX_METADATA` members of `__metadata__` need.
 
     Raises:
         HeaderTooLargeError: If it has so many strings, lists or objects that parsing it would take too much memory.

@@ -33,7 +33,7 @@ class Failure:
 
     Attributes:
         code: Error code.
-        reason: Reason.
+        reason: Reason; it follows the name of the tensor in the message of the report, so "its" is the tensor's.
         index: Index of the invalid entry in the tensor or its statistic, or None.
         hint: What the user can do about it, or None.
     """

@@ -12,7 +12,7 @@ from typing import BinaryIO
 import httpx2
 
 from masksmith_client._errors import SlowResponseError, WireError
-from masksmith_wire.headers import LARGEST_HEADER_BYTES
+from masksmith_wire.headers import FORMAT_MAX_HEADER_BYTES
 
 MAX_DOCUMENT_BYTES = 2**28
 """Maximum size of a JSON document; the document of a job with the most shards has less than half this size."""
@@ -116,7 +116,7 @@ class LimitedFile:
     """
 
     def __init__(self, file: BinaryIO, data_bytes: int, response: httpx2.Response) -> None:
-        self.file, self._limit, self._size = file, data_bytes + LARGEST_HEADER_BYTES, 0
+        self.file, self._limit, self._size = file, data_bytes + FORMAT_MAX_HEADER_BYTES, 0
         self._timer = _BodyTimer(response, DOWNLOAD_BYTES_PER_S)
 
     def write(self, piece: bytes) -> None:

@@ -15,7 +15,7 @@ from masksmith_state.blobs.piece_reader import BATCH_PIECES
 from masksmith_state.broker import MAX_USED_SHARE
 from masksmith_state.keys import MAX_SESSIONS
 from masksmith_wire.errors import Code
-from masksmith_wire.headers import MAX_DIMENSIONS, MAX_HEADER_BYTES, MAX_METADATA, MAX_NAME_LENGTH
+from masksmith_wire.headers import DEFAULT_MAX_HEADER_BYTES, MAX_DIMENSIONS, MAX_METADATA, MAX_NAME_LENGTH
 from masksmith_wire.payload_limits import MAX_MEMBERS
 
 KIB, MIB, GIB = 2**10, 2**20, 2**30
@@ -72,8 +72,8 @@ BOUNDS = (
     _fixed("members", MAX_MEMBERS, "members of an object of a JSON document", "request", (Code.INVALID_DOCUMENT,)),
     _fixed("login_bytes", 4 * KIB, "bytes of a login's document or form, which needs no key", "request",
            (Code.BODY_TOO_LARGE,)),
-    Bound("max_header_bytes", MAX_HEADER_BYTES, "bytes of the header of a safetensors file, and of the headers of all "
-          "uploads that a document names", "request", (Code.HEADER_TOO_LARGE,)),
+    Bound("max_header_bytes", DEFAULT_MAX_HEADER_BYTES, "bytes of the header of a safetensors file, and of the "
+          "headers of all uploads that a document names", "request", (Code.HEADER_TOO_LARGE,)),
     Bound("max_tensors", 20_000, "tensors of a file, or of a job", "request", (Code.TOO_MANY_TENSORS,)),
     _fixed("metadata", MAX_METADATA, "members of `__metadata__` in a header of `max_tensors` tensors", "request",
            (Code.HEADER_TOO_LARGE,)),

@@ -9,7 +9,7 @@ from masksmith.layouts import ITEM_BYTES
 from masksmith.patterns import MaskCounts, Pattern, capacity, matrix_shape, storage
 from masksmith_state.jobs.certificates import change
 from masksmith_state.jobs.reports import ShardReport
-from masksmith_state.jobs.shards import BLOCK_ROWS, PlannedTensor
+from masksmith_state.jobs.shards import BLOCK_SIDE, PlannedTensor
 
 
 def combined_measures(tensor: PlannedTensor, reports: Sequence[ShardReport], pattern: Pattern) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def combined_measures(tensor: PlannedTensor, reports: Sequence[ShardReport], pat
         rows=rows,
         cols=cols,
         kept=kept,
-        block=(BLOCK_ROWS, BLOCK_ROWS),
+        block=(BLOCK_SIDE, BLOCK_SIDE),
         blocks=sum(block_counts) if len(block_counts) == len(reports) else None,
         is_two_four=all(report.two_four for report in reports),
         hybrid=reports[0].hybrid,

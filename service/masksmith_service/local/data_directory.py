@@ -97,7 +97,10 @@ class DataDirectory:
 
     @property
     def requires_keys(self) -> bool:
-        """Whether `record_key_requirement` was ever called; a file records it, because Valkey may lose all keys."""
+        """Whether `record_key_requirement` was ever called.
+
+        A file records it, because Valkey, which stores the keys, may lose its data.
+        """
         return requires_keys(self.path)
 
     def record_key_requirement(self) -> None:

@@ -37,7 +37,8 @@ class HostClock:
         `after_round` is called after each round.
 
         Returns:
-            Seconds per call, by name and round; and an empty dict in the place of seconds of CUDA graphs.
+            Seconds per call, by name and round; and an empty dict, where the clock of GPUs returns the seconds of CUDA
+            graphs.
         """
         timers = {name: Timer("run()", globals={"run": run}, num_threads=self.threads) for name, run in runs.items()}
         call_counts = {name: self._calls_per_block(timer) for name, timer in timers.items()}

@@ -21,8 +21,9 @@ def capture_by_first_block(
 
     In most models the arguments of a block, except what the previous block returns, depend on the batch alone: masks,
     positions. The first batch runs through all blocks; if there is a second batch, the first one then runs through the
-    first block only. If both runs give the same calls, each later batch runs through the first block only, and through
-    all blocks if its calls cannot be recorded so. If the two runs differ, each later batch runs through all blocks.
+    first block only. If both runs give the same calls, each later batch runs through the first block only; a batch
+    whose calls cannot be recorded this way runs through all blocks instead. If the two runs differ, each later batch
+    runs through all blocks.
 
     Args:
         model: The model, in evaluation mode, with the weights of its blocks.

@@ -1,9 +1,9 @@
 """Digests that detect damaged blobs: lists of the BLAKE3 digests of a blob's pieces, and seals of small blobs.
 
 With its list, any piece of a blob can be checked without the rest of the blob. A stored list ends with a seal: a digest
-of its content and of the blob's name. The seal detects a damaged list. It also detects the list of another blob, even
-if that blob was stored under this blob's name, together with its list. Small blobs, which are always read as a whole,
-have a seal and no list.
+of its content and of the blob's name. The seal detects a damaged list. It also detects a list that was made for a blob
+of another name, even if that blob itself is stored here, so that the two match. Small blobs, which are always read as a
+whole, have a seal and no list.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ WRITE_S = 4e-9
 def with_file_shards(
     shards: Sequence[Shard], tensors: Sequence[PlannedTensor], output: PlannedOutput | None
 ) -> list[Shard]:
-    """Order shards by file; insert the shard that writes a file so late that its tensors have probably been solved.
+    """Order shards by file; insert the shard that writes a file where the file's tensors have probably been solved.
 
     Without an output, the shards stay as they are. A worker that writes a file waits for the shards of the file's
     tensors that other workers have taken, and solves the rest.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel
 
 from masksmith_wire.digests import digest_bytes
-from masksmith_wire.headers import LARGEST_HEADER_BYTES
+from masksmith_wire.headers import FORMAT_MAX_HEADER_BYTES
 from masksmith_wire.output_names import JOURNAL_NAME
 
 from .shards import Source
@@ -51,7 +51,7 @@ class PlannedOutput(BaseModel):
     names_not_copied: list[str] = []
     model_type: str | None = None
     duplicates: dict[str, dict[str, str]] = {}
-    max_header_bytes: int = LARGEST_HEADER_BYTES
+    max_header_bytes: int = FORMAT_MAX_HEADER_BYTES
     max_tensors: int | None = None
 
     def location_of(self, name: str) -> str:

@@ -20,10 +20,10 @@ from .costs import GRAM_S, OVERHEAD_S, TARGET_S, estimated_seconds
 
 SHARD_BYTES = 16 * 2**20
 """Target size of a shard."""
-BLOCK_ROWS = 16
-"""Shards begin at multiples of this many rows if possible, so that each shard consists of whole 16x16 blocks.
+BLOCK_SIDE = 16
+"""Rows, and columns, of the blocks of which the report of a shard counts those that have a kept entry.
 
-The report of a shard counts the blocks that have a kept entry.
+Shards begin at multiples of this many rows if possible, so that each shard consists of whole blocks.
 """
 
 
@@ -197,7 +197,7 @@ def _unit_rows(tensor: PlannedTensor, pattern: Pattern, shard_bytes: int) -> int
     if tensor.layout is not None:
         return 1 if tensor.layout.is_stack else tensor.shape[0]
     assert pattern.shard_rows is not None
-    aligned = math.lcm(pattern.shard_rows, BLOCK_ROWS)
+    aligned = math.lcm(pattern.shard_rows, BLOCK_SIDE)
     return aligned if aligned * tensor.row_bytes <= shard_bytes else pattern.shard_rows
 
 

@@ -14,7 +14,7 @@ from masksmith import measures
 from masksmith_state.blobs.names import digest_of_upload, result_name
 from masksmith_state.errors import DamagedBlobError
 from masksmith_state.jobs.reports import ShardReport
-from masksmith_state.jobs.shards import BLOCK_ROWS, MaskPart, Shard
+from masksmith_state.jobs.shards import BLOCK_SIDE, MaskPart, Shard
 from masksmith_wire import masks
 from masksmith_wire.dtypes import to_numpy
 from masksmith_wire.measures import DiversityReport, SpectrumReport
@@ -45,10 +45,10 @@ def measure_shard(work: ShardWork, solution: ms.Solution, updated: UpdatedShard 
     """
     shard, rows = work.shard, work.tensor.shape[0]
     layout = work.tensor.layout
-    counts = measures.count(solution.mask, (BLOCK_ROWS, BLOCK_ROWS), layout, solution.pattern)
+    counts = measures.count(solution.mask, (BLOCK_SIDE, BLOCK_SIDE), layout, solution.pattern)
     # With a layout, a shard consists of whole matrices, so no block is divided between shards.
     has_whole_blocks = layout is not None or (
-        shard.first % BLOCK_ROWS == 0 and (shard.last % BLOCK_ROWS == 0 or shard.last == rows)
+        shard.first % BLOCK_SIDE == 0 and (shard.last % BLOCK_SIDE == 0 or shard.last == rows)
     )
     # The diversity is that of the pattern, so the report of a tensor's first shard has it for all shards.
     report = ShardReport(
