@@ -35,8 +35,8 @@ STARTUP_FAILURE = 3
 GRACE_S = 20
 """Seconds after a stop signal within which requests must end."""
 GC_THRESHOLDS = (10_000, 20, 100)
-"""Arguments of `gc.set_threshold`: how many new objects start a collection of the youngest generation; for each of the
-two older generations, how many collections of the next younger one start a collection of it."""
+"""Arguments of `gc.set_threshold`: new objects for each collection of the youngest generation, collections of the
+youngest generation for each one of the middle one, and collections of the middle one for each one of the oldest."""
 SWITCH_INTERVAL_S = 0.0005
 """Switch interval of the interpreter: how long the event loop can delay a thread; the default is ten times as long."""
 HANG_S = 60

@@ -49,10 +49,12 @@ class Housekeeping:
         return self._installation.identity is not None
 
     def check(self) -> None:
-        """Check broker and store when the process starts; if one is unavailable then, `run` checks again.
+        """Check broker and store when the process starts.
+
+        If one of them is unavailable at that time, a warning is logged, and `run` checks again.
 
         Raises:
-            InstallationError: If they do not belong together, or cannot be used.
+            InstallationError: If they do not belong together, or one is unsuitable, such as a broker that evicts keys.
         """
         try:
             self.ensure_store_claimed()
@@ -88,7 +90,7 @@ class Housekeeping:
         Must be called before anything else is written to the store; after it has succeeded, it does nothing.
 
         Raises:
-            InstallationError: If they do not belong together, or cannot be used.
+            InstallationError: If they do not belong together, or one is unsuitable, such as a broker that evicts keys.
             redis.RedisError, StoreError: If one of them is unavailable.
         """
         with self._lock:

@@ -68,7 +68,9 @@ def prune(
     ] = None,
     order: Annotated[
         Literal["together", "sequential"],
-        typer.Option(help="With --calibration-text: gather a block's statistics at once, or as its layers are pruned."),
+        typer.Option(
+            help="With --calibration-text: gather statistics once per block, or again for each group of layers."
+        ),
     ] = "together",
     tune_steps: Annotated[
         int | None,

@@ -116,7 +116,7 @@ async def view_job(state: State, job: str, principal: Principal, reservation: Re
 async def view_changed_job(
     state: State, job: str, principal: Principal, reservation: Reservation, response: Response
 ) -> Job | Response:
-    """Read the document of a job that the request has created or canceled, which has released its memory by now.
+    """Release the memory that a request has reserved, and read the document of the job that it has created or canceled.
 
     The request has succeeded, so it is not refused if other requests leave too little memory for the document: then the
     response is the job's entry in lists, with the status 202 (of a created job) or 200, and the headers of `response`.

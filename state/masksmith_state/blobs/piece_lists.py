@@ -41,7 +41,7 @@ class PieceLists:
         Raises:
             FileNotFoundError: If the list is missing or damaged, and the blob does not exist.
             MismatchError: If the list is missing or damaged, the blob exists, and `digest` is not the digest of the
-                blob; `NoListError` if `digest` is None.
+                blob. If `digest` is None, the subclass `NoListError` is raised.
         """
         cached = self._cache.get(name) if use_cache else None
         if cached is not None:
@@ -91,7 +91,7 @@ class PieceLists:
         return pieces
 
     def _set_directory_aside(self, name: str) -> None:
-        """Move a directory that is in place of a list to the folder `damaged`: the list could not be written."""
+        """Move a directory that has the path of the list to the folder `damaged`, so that the list can be written."""
         list_name = piece_list_name(name)
         if self._objects.is_directory(list_name):
             self._objects.rename(list_name, f"{DAMAGED}/{list_name}.{time.time_ns()}")

@@ -120,16 +120,14 @@ def _record(work: OutputWork, reports: list[list[ShardReport]], masks_digest: st
 
 
 def _tensors(work: OutputWork, reports: list[list[ShardReport]]) -> list[dict[str, Any]]:
-    """The record's documents of all tensors in the output's files, each once."""
+    """The record's documents of all tensors in the output's files; one for a name that is in several files."""
     documents: dict[str, dict[str, Any]] = {}
     for file in work.output.files:
         for entry in work.header(file).tensors.values():
             members = {"name": entry.name, "shape": list(entry.shape), "dtype": entry.dtype, "tied": [], "scale": None}
             number = work.tensor_numbers.get(entry.name)
-            if number is None:
-                documents.setdefault(entry.name, members | _DENSE)
-            else:
-                documents[entry.name] = members | _masked(work, work.plan.tensors[number], reports[number])
+            more = _DENSE if number is None else _masked(work, work.plan.tensors[number], reports[number])
+            documents[entry.name] = members | more
     return list(documents.values())
 
 
@@ -145,7 +143,7 @@ def _masked(work: OutputWork, tensor: PlannedTensor, reports: list[ShardReport])
     options = work.plan.options
     layout = tensor.layout or Layout(default_axes(tensor.shape))
     members = certificate(reports)
-    del members["total_score"]  # The record of a local prune has none.
+    del members["total_score"]  # So that the record has the same members as that of a local prune.
     update, change_report = members.pop("update"), change(reports, math.prod(tensor.shape))
     return {
         "axes": str(layout),

@@ -26,7 +26,7 @@ class DamagedUploadError(Exception):
 
     Attributes:
         digest: Digest of the upload.
-        tensor: Name of the tensor that is read from it, if that is not the tensor of the shard that fails.
+        tensor: Name of the tensor that is read from it, if it is not the failed shard's own tensor; else None.
     """
 
     def __init__(self, digest: str, tensor: str | None = None) -> None:

@@ -26,8 +26,8 @@ class PruneAndGrow(Method):
     dropped; all other entries, the dropped ones too, are candidates. A candidate's score is the magnitude of its
     gradient, relative to the layer's largest. A survivor's score exceeds the sum of the candidates' scores in its tile;
     without tiles, it exceeds each candidate's score. Therefore the best mask keeps all survivors, and those candidates
-    that add the largest sum of scores. Only if the schedule has changed the pattern, and no mask of the new pattern
-    keeps all survivors, some of them are pruned. Grown entries start at zero. With transposable patterns an entry can
+    that add the largest sum of scores. Survivors are pruned in one case only: the schedule has changed the pattern, and
+    no mask of the new pattern keeps them all. Grown entries start at zero. With transposable patterns an entry can
     be grown only together with others, so fewer entries are replaced than are dropped: some of the dropped ones are
     kept again.
 
@@ -66,7 +66,7 @@ class PruneAndGrow(Method):
 
         Raises:
             InputError: If the layer has a mask and no recorded gradient: no backward pass has reached it, or masks were
-                requested by `refresh_now`, since gradients are only recorded for refreshes that are due in `step`.
+                requested by `refresh_now()`; gradients are recorded only for the refreshes of `Sparsifier.step()`.
         """
         weight = as_float(layer.whole_weight())
         if layer.masking.dense:

@@ -3,9 +3,10 @@
 A row keeps its entries with the largest scores less column duals, `w - v`. A sweep sets the row's dual u half-way
 between the smallest of these numbers that the row keeps and the largest that it drops, and then sets every column dual
 in the same way. Column duals are over-relaxed by one half, except in the first and the last sweep. The last half-sweep
-updates rows, so every row keeps exactly its budget, and a tile is solved if every column does, too. The proof holds in
-float64 without rounding: both duals are integers of at most 29 bits times a power of two, scores were rounded down,
-kept entries have `w >= u + v`, and dropped entries do not.
+updates rows. Without a lower bound on duals, every row then keeps its budget, or more if scores tie, so a tile is
+solved if every column keeps exactly its budget. If duals are kept non-negative, a row whose dual is 0 may keep fewer
+entries, so rows are checked, too. The proof holds in float64 without rounding: both duals are integers of at most 29
+bits times a power of two, scores were rounded down, kept entries have `w >= u + v`, and dropped entries do not.
 
 Tiles that are still unsolved continue in a further round, packed with other such tiles. A tile's result depends on its
 own scores only: lanes are independent, and every tile gets all sweeps of each round that it takes part in.
@@ -217,13 +218,14 @@ def compile_integer_pass(
                 locate(starts, order, first, count, scores, mask, rows, cols)
                 peak[:] = 0
                 gather(scores, starts.scores, starts.stride[OF_SCORES], raw, peak, rows, cols, row_size, width)
-                solved = scales(peak, scale, rescale, unit)
+                solved = scales(peak, scale, rescale, unit)  # Lanes that can be solved; later checks remove others.
                 quantise(raw, scale, rescale, x, rows, cols, row_size)
                 v[:] = 0
                 if warm:
                     gather(col_duals, starts.cols, 0, dual_lanes, unused_peak, 1, cols, row_size, width)
                     _quantise_duals(dual_lanes, scale, rescale, non_negative, cols, v)
                 for sweep in range(sweeps):
+                    # A bit mask: -1, all bits set, to increase the change of each dual by half; else 0.
                     over_relax = np.int32(0 if sweep == 0 or sweep == sweeps - 1 else -1)
                     threshold_update(
                         x, rows, row_size, 1, v, u, row_floor, row_keep, np.int32(0), scratch, row_size, row_median

@@ -165,6 +165,7 @@ def compile_tie_pass(
             residual_scores(raw, row_dual, col_dual, factor, noise, x, perturbed, rows, cols, row_size)
             u[:] = v[:] = outer[:] = 0
             for sweep in range(sweeps):
+                # A bit mask: -1, all bits set, to increase the change of each dual by half; else 0.
                 over_relax = np.int32(0 if sweep == 0 or sweep == sweeps - 1 else -1)
                 threshold_update(
                     perturbed, rows, row_size, 1, v, u, row_floor, row_keep, np.int32(0), scratch, row_size, row_median
