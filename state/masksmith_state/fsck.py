@@ -32,12 +32,12 @@ class FsckReport:
         damaged: Names of the damaged ones.
         unreadable: Names of blobs that the store fails to read, for example because of a bad sector of its disk; they
             may be intact, and are left alone.
-        unchecked: Names of blobs that cannot be checked, because the list of their digests is lost and no report has
-            their digest; they may be intact, and are left alone.
+        unchecked: Names of blobs that cannot be checked, because the list of their pieces' digests is lost, and no
+            report has the digest of the whole blob; they may be intact, and are left alone.
         foreign: Names of files in the store's folders that masksmith did not write; they are left alone.
         repaired: Whether the check ran with `--repair`: damaged blobs are then set aside, so that they are computed or
-            sent again, and lists of digests that are missing or damaged are computed again, from the digest in the
-            upload's name or the result's report. True even if nothing was damaged.
+            sent again, and lists of digests that are missing or damaged are computed again from blobs that have the
+            digest in the upload's name or in the result's report. True even if nothing was damaged.
     """
 
     checked: int = 0
@@ -60,6 +60,7 @@ def check_store(store: BlobStore) -> FsckReport:
             report.foreign.append(name)
             continue
         try:
+            # Unless the store is read-only, both set a damaged blob aside, and `verify` writes a lost list.
             store.get_sealed(name) if is_sealed_name(name) else store.verify(name, _recorded_digest(store, name))
         except FileNotFoundError:
             continue  # It was deleted meanwhile.
@@ -130,7 +131,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _text(report: FsckReport) -> str:
     lines = [f"damaged{', set aside' if report.repaired else ''}: {name}" for name in report.damaged]
     lines += [f"cannot be read: {name}" for name in report.unreadable]
-    lines += [f"cannot be checked, since the list of its digests is lost: {name}" for name in report.unchecked]
+    lines += [f"cannot be checked, since the list of its pieces' digests is lost: {name}" for name in report.unchecked]
     lines += [f"not written by masksmith: {printable(name)}" for name in report.foreign]
     lines.append(f"{count_text(report.checked)} blob(s) checked, {count_text(len(report.damaged))} damaged")
     if report.damaged and not report.repaired:

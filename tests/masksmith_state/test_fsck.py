@@ -98,7 +98,7 @@ def test_a_result_without_list_and_report_cannot_be_checked_and_stays(full, caps
     assert (report["checked"], report["damaged"], report["unchecked"]) == (4, [], [PLAIN[1]])
     assert tree(full) == before
     assert main([]) == 1
-    assert f"cannot be checked, since the list of its digests is lost: {PLAIN[1]}" in capsys.readouterr().out
+    assert f"cannot be checked, since the list of its pieces' digests is lost: {PLAIN[1]}" in capsys.readouterr().out
 
 
 def test_foreign_files_are_listed_and_not_changed(full, capsys):

@@ -161,7 +161,8 @@ class KernelPlace(BaseModel):
 class KernelInfo(BaseModel):
     """A kernel: what it supports, and on which live workers it runs.
 
-    `meaning` describes it in a sentence; `family` says which patterns it supports, such as `2:4`; `curve` has the
+    `meaning` describes it in a sentence; `support` has what it can do, by kind of device (`cpu`, `cuda`); `family` is
+    the family of patterns that it supports: `any`, `n:m`, `2:4` or `block`; `curve` has the
     patterns, from dense to sparse, that are measured to find its break-even density, and is empty for baselines.
     """
 

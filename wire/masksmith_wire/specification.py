@@ -44,7 +44,7 @@ class JobSpecification:
 
     @classmethod
     def parse(cls, options: MasksOptions) -> Self:
-        """Parse options; of a whole request, only the members of `MasksOptions` are kept.
+        """Parse options; if they are a request, whose class extends `MasksOptions`, its other members are dropped.
 
         Raises:
             SpecificationError: If the pattern, the budget or a floor is invalid; if there are floors without a budget;

@@ -26,9 +26,9 @@ def list_tensors(path: Path) -> list[StreamedTensor]:
 def list_model_tensors(path: Path, *, trust_remote_code: bool = False) -> tuple[list[StreamedTensor], list[str]]:
     """List the tensors of a checkpoint with their layouts, and return notes for the user.
 
-    Layouts are found from the model's classes and config, or else from names and shapes; the notes say for which
-    tensors classes and config show no layout, and why. Weights of 8-bit floats are multiplied by their scales when the
-    weights are read.
+    Layouts are found from the model's classes and config, or else from names and shapes; the notes name the tensors
+    whose layout neither the classes nor the config show, and say why. Weights of 8-bit floats are multiplied by their
+    scales when the weights are read.
 
     Raises:
         InputError: As `list_tensors` does; if the checkpoint is quantised in a way that is not read; or if a scale is
@@ -41,8 +41,8 @@ def list_model_tensors(path: Path, *, trust_remote_code: bool = False) -> tuple[
         replace(
             weight,
             layout=candidate.layout,
-            # `StreamedTensor.dense_by_default_reason` means: only the full name selects this weight. Reasons that a
-            # glob may override are left out here: they follow from the name, and `select` finds them again.
+            # A candidate has a reason if it is dense by default, a `StreamedTensor` only if no glob selects it, either.
+            # The other reasons are not copied: they follow from the name, and `select` finds them again.
             dense_by_default_reason=candidate.dense_by_default_reason if candidate.only_by_name else None,
             file_format=candidate.file_format,
         )

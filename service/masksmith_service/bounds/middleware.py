@@ -1,4 +1,7 @@
-"""Reserves memory, event streams and lists for a request, until its response has been sent."""
+"""Reserves what a request needs until its response has been sent: memory, or a place among the streams or the lists.
+
+The numbers of event streams, and of lists and comparisons, that are made at the same time are limited.
+"""
 
 from __future__ import annotations
 
@@ -92,7 +95,7 @@ def memory_of(method: str, path: str, length: int | None, settings: Settings) ->
         method: The request's method.
         path: The request's path.
         length: The request's Content-Length; None if the body is sent in chunks.
-        settings: `max_document_bytes` limits the memory of a JSON document.
+        settings: `max_document_bytes` is the largest size of a JSON document.
     """
     if method in SAFE_METHODS:
         if DOWNLOAD_PATHS.fullmatch(path):
@@ -101,6 +104,7 @@ def memory_of(method: str, path: str, length: int | None, settings: Settings) ->
     if UPLOAD_PATHS.fullmatch(path) and method != "DELETE":
         return cost("upload") if length is None else min(cost("upload"), MIB + 4 * length)
     limit_bytes = body_limit(path, settings)
+    # The cost of a document is that of each of its bytes.
     return cost("document") * (limit_bytes if length is None else min(length, limit_bytes))
 
 

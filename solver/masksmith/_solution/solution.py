@@ -70,8 +70,8 @@ class Solution:
     pruned: Any = None
     packed: Any = None
     _certificate: Certificate | None = field(default=None, repr=False)
-    # The layout of the matrices that the solution was joined from, whose tiles are no rectangles of the tensor; None if
-    # the tensor is one plain matrix.
+    # The layout by which the tensor was split into matrices, which were solved and joined again; their tiles need not
+    # be rectangles of the tensor. None if the tensor is one plain matrix.
     _layout: Layout | None = field(default=None, repr=False)
 
     @classmethod

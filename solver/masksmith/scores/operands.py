@@ -40,7 +40,7 @@ _IS_UNDERFLOW_ALLOWED: ContextVar[bool] = ContextVar("_IS_UNDERFLOW_ALLOWED", de
 
 @contextmanager
 def underflow_allowed() -> Iterator[None]:
-    """Accept within the context that all scores underflow: for parts of a tensor, which need no score that does not."""
+    """Accept within the context that all scores underflow: those of a part may, although those of the tensor do not."""
     token = _IS_UNDERFLOW_ALLOWED.set(True)
     try:
         yield

@@ -1,9 +1,9 @@
 """The blob store: blobs by name, each checked whenever it is read, as a whole or in ranges.
 
-The list of a blob's digests is written before the blob itself, so that a blob that exists can be checked. Small blobs
-that are always read as a whole (reports and statistics) end with a digest instead. A blob is damaged if its bytes do
-not have their digest, or if it is no regular file. Unless the store is read-only, a damaged blob is set aside: moved
-to the folder `damaged`, so that it is computed or sent again.
+A blob is checked in pieces. The list of its pieces' digests (`PieceList`) is written before the blob itself, so that
+every blob that exists can be checked. Small blobs that are always read as a whole (reports and statistics) end with a
+digest instead. A blob is damaged if its bytes do not have these digests, or if it is no regular file. Unless the store
+is read-only, a damaged blob is set aside: moved to the folder `damaged`, so that it is computed or sent again.
 """
 
 from __future__ import annotations
@@ -218,9 +218,9 @@ class BlobStore:
 
     def is_set_aside(self, name: str) -> bool:
         """Whether a blob of this name was set aside, and was not deleted since."""
-        original = f"{DAMAGED}/{name}"
-        moved = self.objects.list(original.rpartition("/")[0])
-        return any(other.rpartition(".")[0] == original for other, _ in moved)
+        name_without_time = f"{DAMAGED}/{name}"
+        damaged = self.objects.list(name_without_time.rpartition("/")[0])
+        return any(damaged_name.rpartition(".")[0] == name_without_time for damaged_name, _ in damaged)
 
     def list_damaged(self) -> Iterator[tuple[str, float]]:
         """List the blobs that were set aside, as pairs of name below `damaged` and time at which it was done.
@@ -237,7 +237,7 @@ class BlobStore:
         """Read and check a blob; after a mismatch, read its list without the cache, and read and check once more.
 
         Another process may have replaced the blob, so that the cached list is outdated. After a second mismatch, the
-        blob is handled as damaged, unless there is no list that it could contradict. For errors, see `get`.
+        blob is handled as damaged; but if it has no usable list, it may be intact, and stays. For errors, see `get`.
         """
         digest = digest or digest_of_upload(name)
         has_list = True
@@ -289,10 +289,10 @@ class BlobStore:
     def _discard_list(self, name: str) -> None:
         """Delete the list of a blob that could not be written, if nothing is lost by it.
 
-        Another process may be writing the same blob, or have written it since the check here. The list of an upload can
-        be computed again from the upload, which the digest in its name proves to be right; that of an upload whose
-        digest is not known belongs to this writer alone.
-        Any other list is kept; `Retention` deletes it if it remains without a blob.
+        Another process may be writing the same blob, or may finish it between the test for the blob and the deletion of
+        the list. So only two kinds of list are deleted: that of an upload with a digest in its name, because it can be
+        computed again from the upload, and that of an upload in `INCOMING`, which is used by this writer only. Any
+        other list is kept; `Retention` deletes it if it remains without a blob.
         """
         self._lists.forget(name)
         if name.startswith(f"{INCOMING}/") or digest_of_upload(name) is not None:

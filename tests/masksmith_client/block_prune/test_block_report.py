@@ -133,3 +133,9 @@ def test_a_directory_has_both_reports(tmp_path, capsys):
     record = json.loads((tmp_path / "out" / "masksmith.json").read_text())
     assert record["blocks"] == report["options"]
     assert f"{report['blocks'][1]['error_after']:.3%}" in (tmp_path / "out" / "masksmith-blocks.html").read_text()
+
+
+@pytest.mark.parametrize("value", [0.0, 5e-324, 1e-310, 1e-300, 1.0, 1.7e308])
+def test_charts_of_extreme_values_can_be_drawn(value):
+    assert line_chart(["0", "1"], {"<b>": [value, 0.0]}).count("&lt;b&gt;") == 3
+    assert bar_chart(["0"], [value]).startswith("<svg")

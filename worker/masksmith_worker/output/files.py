@@ -1,6 +1,7 @@
 """Writes a file of weights of an output: the model's file, with the values of masked and duplicate tensors replaced.
 
-A duplicate is a tensor of which the index names another file; it gets the values that it has in that file.
+A duplicate is a copy of a tensor in another file than the one that the index names for the tensor. In the output it
+gets the values of the copy in the file that the index names.
 """
 
 from __future__ import annotations

@@ -26,15 +26,15 @@ def line_chart(names: Sequence[str], lines: Mapping[str, Sequence[float]]) -> st
         names: Names of the blocks.
         lines: For each line, by its name: a share for each block (1.0 is 100 %). Two lines at most.
     """
-    top = _nice_top(max((value for line in lines.values() for value in line), default=0.0))
-    parts = [_axes(names, top, lambda value: f"{value:.3g} %", 100.0)]
+    axis_max = _nice_axis_max(max((value for line in lines.values() for value in line), default=0.0))
+    parts = [_axes(names, axis_max, lambda value: f"{value:.3g} %", 100.0)]
     for number, (label, values) in enumerate(lines.items()):
         css_class, legend_x = LINE_CLASSES[number], LEFT + LEGEND_WIDTH * number
-        points = [(_x(index, len(names)), _y(value, top)) for index, value in enumerate(values)]
+        points = [(_x(index, len(names)), _y(value, axis_max)) for index, value in enumerate(values)]
         path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
         parts.append(f'<path class="{css_class}" stroke-width="2" d="{path}"/>')
         for (x, y), name, value in zip(points, names, values, strict=True):
-            title = f"<title>{escape(name)}, {label}: {value:.3%}</title>"
+            title = f"<title>{escape(name)}, {escape(label)}: {value:.3%}</title>"
             parts.append(f'<circle class="{css_class}" cx="{x:.1f}" cy="{y:.1f}" r="3">{title}</circle>')
         parts.append(f'<rect class="{css_class}" x="{legend_x}" y="6" width="10" height="10"/>')
         parts.append(f'<text x="{legend_x + 16}" y="15">{escape(label)}</text>')
@@ -43,11 +43,11 @@ def line_chart(names: Sequence[str], lines: Mapping[str, Sequence[float]]) -> st
 
 def bar_chart(names: Sequence[str], values: Sequence[float]) -> str:
     """Return a chart of the time that each block took, in seconds, with one bar for each block."""
-    top = _nice_top(max(values, default=0.0))
-    parts = [_axes(names, top, lambda value: f"{value:.3g} s", 1.0)]
+    axis_max = _nice_axis_max(max(values, default=0.0))
+    parts = [_axes(names, axis_max, lambda value: f"{value:.3g} s", 1.0)]
     width = 0.7 * (WIDTH - LEFT - RIGHT) / max(1, len(names))
     for index, (name, value) in enumerate(zip(names, values, strict=True)):
-        x, y = _x(index, len(names)) - width / 2, _y(value, top)
+        x, y = _x(index, len(names)) - width / 2, _y(value, axis_max)
         title = f"<title>{escape(name)}: {duration_text(value)}</title>"
         height = HEIGHT - BOTTOM - y
         parts.append(
@@ -60,12 +60,12 @@ def _svg(label: str, parts: Sequence[str]) -> str:
     return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
 
 
-def _axes(names: Sequence[str], top: float, value_text: Callable[[float], str], scale: float) -> str:
-    """Return grid lines for the values 0 to `top`, each with the text of `scale * value`, and labels of the blocks."""
+def _axes(names: Sequence[str], axis_max: float, value_text: Callable[[float], str], scale: float) -> str:
+    """Return grid lines for values up to `axis_max`, each with the text of `scale * value`, and labels of blocks."""
     parts = []
     for step in range(5):
-        value = top * step / 4
-        y = _y(value, top)
+        value = axis_max * step / 4
+        y = _y(value, axis_max)
         parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="var(--grid)"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value_text(scale * value)}</text>')
     label_step = math.ceil(len(names) / MAX_LABELS) or 1
@@ -79,13 +79,16 @@ def _x(index: int, count: int) -> float:
     return LEFT + (index + 0.5) * (WIDTH - LEFT - RIGHT) / max(1, count)
 
 
-def _y(value: float, top: float) -> float:
-    return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * value / top
+def _y(value: float, axis_max: float) -> float:
+    return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * value / axis_max
 
 
-def _nice_top(value: float) -> float:
-    """Return the least number `c * 10^k`, with c in {1, 2, 4, 8}, that is not below `value`; 1 for 0 and infinity."""
-    if not 0 < value < math.inf:
+def _nice_axis_max(value: float) -> float:
+    """Return the least number `c * 10^k`, with c in {1, 2, 4, 8}, that is not below `value`.
+
+    1 for infinity and for numbers near 0, which have no such power of ten in float64.
+    """
+    if not 1e-300 < value < math.inf:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
     # The tolerance allows for the rounding of `power`.
