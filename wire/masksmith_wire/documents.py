@@ -235,7 +235,8 @@ class OutputReport(BaseModel):
 class CaseView(BaseModel):
     """A benchmark case: its fastest sparse kernel, and that kernel's speed-up over dense; null without such a kernel.
 
-    `low` and `high` are the range of the speed-up, from the 20 % and 80 % quantiles of both times.
+    `low` and `high` are the range of the speed-up, from the 20 % and 80 % quantiles of the times of the sparse kernel
+    and of the dense one.
     """
 
     name: str

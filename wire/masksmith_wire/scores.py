@@ -117,9 +117,10 @@ def statistic_mismatch(kind: str, shape: Shape, weight: Shape, layout: Layout | 
         if shape[: len(stack)] != stack:
             return f"{kind} of shape {list(shape)} are not stacked as the weight is: expected {[*stack]} in front"
         return statistic_mismatch(kind, shape[len(stack) :], layout.matrix_shape(weight))
-    inputs, flat = weight[1:], math.prod(weight[1:])
+    row_shape, flat = weight[1:], math.prod(weight[1:])
     if kind in ("norms", "inverse_diagonal"):
-        fits, expected = shape in (inputs, (flat,), weight[1:2]), f"[{flat}]"
+        # One number for each input: as `[in, *kernel]`, flattened, or the same one for the whole kernel of a channel.
+        fits, expected = shape in (row_shape, (flat,), weight[1:2]), f"[{flat}]"
     elif kind == "gram":
         fits, expected = shape == (flat, flat), f"[{flat}, {flat}]"
     elif kind == "activations":

@@ -1,4 +1,4 @@
-"""Renews the lease of a shard in a side thread while the shard is processed; a shard of a benchmark is one case.
+"""Renews the lease of a shard, or of a benchmark's case, in a side thread while it is processed.
 
 After a loss of the lease, the work must stop: `LeaseRenewer.check` raises an error. If the work has not stopped within
 a grace period after the loss, the process can be aborted.

@@ -78,7 +78,7 @@ class ShardRunner(PartRunner):
     def _failure_report(self, error: Exception, tensor: PlannedTensor) -> ShardReport:
         """Make the report of a shard from one of `FAILURES`; forget a damaged upload, so that it is sent again."""
         if isinstance(error, DamagedUploadError):
-            self.references.forget_damaged_upload(error.digest)
+            self.references.forget_missing_upload(error.digest)
         return failure_report(error, tensor)
 
     def _process_shard(

@@ -1,4 +1,4 @@
-"""Options and errors of creating httpx2 clients, blocking or asynchronous, and construction of their requests."""
+"""The arguments of httpx2 clients, blocking and asynchronous; errors of their creation; and how requests are built."""
 
 from __future__ import annotations
 

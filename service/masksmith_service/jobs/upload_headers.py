@@ -101,7 +101,7 @@ def _header_error(state: State, digest: str, error: HeaderError) -> RequestError
 
 def _forget(state: State, digest: str) -> RequestError:
     """Remove the references to an upload that the store has set aside; returns the error to raise."""
-    state.references.forget_damaged_upload(digest)
+    state.references.forget_missing_upload(digest)
     return upload_damaged_error(digest)
 
 

@@ -120,7 +120,7 @@ class Child:
         return False
 
     def rotate_log(self) -> None:
-        """Rotate the log file if it has become large; after a failure, wait for `ROTATION_PAUSE_S`."""
+        """Rotate the log file if it has become large; for `ROTATION_PAUSE_S` after a failure, do nothing."""
         if time.monotonic() < self._rotate_at:
             return
         try:

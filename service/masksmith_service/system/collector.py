@@ -54,7 +54,10 @@ class MetricsCollector:
             "masksmith_broker_bytes", "Memory that the broker uses, and may use; 0: no limit.", ["kind"], memory
         )
         yield _gauge(
-            "masksmith_broker_losses", "Reasons why the broker may lose or refuse work.", [], {(): len(status.problems)}
+            "masksmith_broker_losses",
+            "Number of reasons why the broker may lose or refuse work.",
+            [],
+            {(): len(status.problems)},
         )
 
     def _queues_and_workers(self) -> Iterator[Metric]:

@@ -1,6 +1,6 @@
 """Compares names with names and globs, and finds similar names.
 
-The module is in `masksmith.patterns` because patterns by tensor and budgets use it.
+The module is in `masksmith.patterns` because budgets need it, and so do the patterns of single tensors.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ def listed(globs: Globs, option: str) -> list[str]:
     """
     if isinstance(globs, str):
         return [globs]
-    is_iterable = globs is None or (isinstance(globs, Iterable) and not isinstance(globs, bytes))
-    texts: list[Any] = list(globs or ()) if is_iterable else [globs]
+    can_be_listed = globs is None or (isinstance(globs, Iterable) and not isinstance(globs, bytes))
+    # Any other value becomes a member of the list, which the next check refuses.
+    texts: list[Any] = list(globs or ()) if can_be_listed else [globs]
     if not all(isinstance(text, str) for text in texts):
         raise PatternError(f"{option}={globs!r}: expected a name or glob, or several")
     return texts

@@ -109,7 +109,7 @@ class BlobReferences:
             time.sleep(POLL_S)
         if outcome in (LinkOutcome.FULL, LinkOutcome.RECORDS_FULL):
             self.delete_unreferenced_upload(digest)
-        elif self._store.size(upload_name(digest)) is None and self.forget_damaged_upload(digest):
+        elif self._store.size(upload_name(digest)) is None and self.forget_missing_upload(digest):
             return LinkOutcome.LOST
         return LinkOutcome(outcome)
 
@@ -132,18 +132,21 @@ class BlobReferences:
             self._store.verify(upload_name(digest))
         return stored_bytes
 
-    def forget_damaged_upload(self, digest: str) -> bool:
-        """Remove all keys' references to an upload that was set aside, unless it was sent again meanwhile.
+    def forget_missing_upload(self, digest: str) -> bool:
+        """Remove all keys' references to an upload that is missing in the store, unless it was sent again meanwhile.
+
+        It is missing if it was deleted, or was set aside because it was damaged.
 
         A tombstone keeps references from being added between the check whether the upload exists and their removal.
 
         Returns:
             Whether no key refers to the upload now.
         """
-        while (token := self._set_tombstone("missing_upload", digest)) == "":
+        while (reply := self._set_tombstone("missing_upload", digest)) == "":
             time.sleep(POLL_S)
-        if token == "unreferenced":
+        if reply == "unreferenced":
             return True
+        token = reply
         try:
             is_missing = self._store.size(upload_name(digest)) is None
             if is_missing:
@@ -243,7 +246,10 @@ class BlobReferences:
         return True
 
     def _set_tombstone(self, script: str, name: str) -> str:
-        """Run a script that sets a tombstone, and return its reply: the token, or an empty text."""
+        """Run a script that sets a tombstone, and return its reply: the token; an empty text if it set none.
+
+        `missing_upload` replies `unreferenced` if no key refers to the upload, so that it needs no tombstone.
+        """
         return str(self._scripts.run(f"tombstone_{script}", name, secrets.token_hex(8), TOMBSTONE_TIMEOUT_S))
 
     def _clear_tombstone(self, kind: str, name: str, token: str) -> None:

@@ -13,7 +13,10 @@ from .shards import Source
 NOTE_PREFIX = ".masksmith-done."
 """Prefix of the names of notes; in an unfinished output, each complete file of weights has a note."""
 MAX_NOTED_BYTES = 200
-"""Longest name of a file, in bytes, that is a part of its note's name; file systems allow 255 bytes."""
+"""Maximum length in bytes of a file's name that the name of its note contains; longer ones are replaced by a digest.
+
+File systems allow names of 255 bytes.
+"""
 
 
 class OutputFile(BaseModel):
@@ -35,8 +38,8 @@ class PlannedOutput(BaseModel):
         copied_files: Other files of the model's directory, which are copied unchanged; the index, if there is one, is
             last.
         names_not_copied: Names of files that are not copied: weights that are not among `files`, such as the same model
-            in another format, and files with names of those that masksmith adds. Hidden files are neither copied nor
-            named here.
+            in another format, and files that have the name of a file that masksmith adds to the output. Hidden files
+            are neither copied nor named here.
         model_type: `model_type` of the model's config; None if it has none.
         duplicates: By file, the tensors in it that the index assigns to another file, each with that other file's name.
         max_header_bytes: Limit of the length of the header of a file of weights, when the job was planned.

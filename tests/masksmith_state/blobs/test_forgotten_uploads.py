@@ -37,10 +37,10 @@ def test_a_missing_upload_is_forgotten(references, upload, store, records):
     upload()
     upload(owner="bob")
     store.set_aside(NAME)
-    assert references.forget_damaged_upload(DIGEST)
+    assert references.forget_missing_upload(DIGEST)
     assert not references.is_referenced("upload", DIGEST)
     assert (references.bytes_of("ann"), references.bytes_of("bob")) == (0, 0)
-    assert references.forget_damaged_upload(DIGEST)
+    assert references.forget_missing_upload(DIGEST)
     assert not records.redis.exists("masksmith:tombstones")
     assert upload() is LinkOutcome.NEW
 
@@ -49,7 +49,7 @@ def test_an_upload_that_was_sent_again_before_it_is_forgotten_keeps_its_referenc
     upload()
     store.set_aside(NAME)
     upload(owner="bob")
-    assert not references.forget_damaged_upload(DIGEST)
+    assert not references.forget_missing_upload(DIGEST)
     assert references.touch("bob", DIGEST, any_owner=False) == 10
     assert not records.redis.exists("masksmith:tombstones")
 
@@ -76,7 +76,7 @@ def test_no_reference_is_added_between_check_and_removal(references, upload, sto
         return run(script, *args)
 
     monkeypatch.setattr(references._scripts, "run", slow)
-    assert references.forget_damaged_upload(DIGEST)
+    assert references.forget_missing_upload(DIGEST)
     assert replies == ["tombstone"]
 
 
@@ -89,7 +89,7 @@ def test_the_tombstone_of_a_killed_process_does_not_keep_an_upload_from_being_se
         patch.setattr(store, "size", lambda _: 1 / 0)
         patch.setattr(references, "_clear_tombstone", lambda *_: None)
         with pytest.raises(ZeroDivisionError):
-            references.forget_damaged_upload(DIGEST)
+            references.forget_missing_upload(DIGEST)
     references.finish_deletions()
     token = records.redis.hget("masksmith:tombstones", TOMBSTONE)
     records.redis.hset("masksmith:tombstones", TOMBSTONE, f"{time.time() - 61}:{token}")

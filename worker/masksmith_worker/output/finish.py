@@ -144,7 +144,8 @@ def _masked(work: OutputWork, tensor: PlannedTensor, reports: list[ShardReport])
     layout = tensor.layout or Layout(default_axes(tensor.shape))
     members = certificate(reports)
     del members["total_score"]  # So that the record has the same members as that of a local prune.
-    update, change_report = members.pop("update"), change(reports, math.prod(tensor.shape))
+    update = members.pop("update")
+    change_report = change(reports, math.prod(tensor.shape))
     return {
         "axes": str(layout),
         "out_parts": tensor.out_parts,

@@ -51,8 +51,8 @@ def reserved_memory(
         gram: The stored matrices, `[*stack, in, in]`.
         use: A key of `PEAK_MATRICES`.
         check: Called while this waits; raises an error to stop the work.
-        stack_rows: Number of rows of the first axis that are read at once, each with all matrices of the further axes
-            of the stack; None if there is a single matrix.
+        stack_rows: How many indices of the stack's first axis are read at once; each selects all matrices along the
+            other axes of the stack. None if there is a single matrix.
 
     Raises:
         InsufficientMemoryError: If there is too little memory although no other process has a reservation; the message

@@ -23,7 +23,7 @@ class RefreshWorker(Protocol):
     """Handles one request at a time; the response is polled or waited for.
 
     Attributes:
-        handled_in: Where requests are handled, as `TrainingReport.asking` states it.
+        handled_in: Where requests are handled, as words for the report (`TrainingReport.asking`), such as `a thread`.
     """
 
     handled_in: str

@@ -2,7 +2,8 @@
 
 The bound is that of `tiles` without column duals: with scores w, the violation of a group is the sum of max(0, w - u)
 over dropped entries, plus the sum of max(0, u - w) over kept entries, plus, under at-most fill, u times the unfilled
-budget. Scores and duals are compared without arithmetic, so every sign is exact.
+budget. A first check compares scores with duals, without arithmetic, so a group that it proves has a violation of
+exactly 0. Only for rows with other groups are sums computed; they are rounded up, so that the bound holds.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ EPSILON = 2.0**-52
 def _check_groups(
     row: Matrix, keep: Bools, duals: Duals, cols: int, row_keep: int, objective: Duals, legal: Bools
 ) -> int:
-    """Write each group's kept score and whether its budget holds; return how many groups are not proved optimal."""
+    """Write each group's kept score, and whether its budget is used exactly; return how many groups are not proved.
+
+    For at-most fill, `_sum_violations` writes again whether the budget holds.
+    """
     unproved = 0
     for t in range(len(duals)):
         dual, kept_score, used, wrong = duals[t], 0.0, 0, 0
@@ -56,6 +60,7 @@ def _sum_violations(
     row: Matrix, keep: Bools, forced: Forced, duals: Duals, cols: int, row_keep: int, at_most: bool,
     violation: Duals, legal: Bools,
 ) -> None:  # fmt: skip
+    """Write the violation of each group of a row, rounded up, and whether its budget holds."""
     for t in range(len(duals)):
         dual = max(0.0, duals[t]) if at_most else duals[t]
         wrong, used = 0.0, 0
@@ -66,6 +71,7 @@ def _sum_violations(
                 wrong += max(0.0, -rest if keep[j] else rest)
         legal[t] = used == row_keep or (at_most and used < row_keep)
         wrong += max(0.0, dual) * max(0, row_keep - used)
+        # More than the rounding errors of the differences and of their sum.
         violation[t] = wrong * (1.0 + EPSILON * (cols + 16))
 
 
@@ -92,7 +98,7 @@ def certify_rows(
         row, keep = scores[i], mask[i]
         if cols == 4:
             unproved = _check_groups_of_four(row, keep, duals[i], row_keep, objective[i], legal[i])
-        elif cols == 8:
+        elif cols == 8:  # The literal makes the length of the inlined loop a constant.
             unproved = _check_groups(row, keep, duals[i], 8, row_keep, objective[i], legal[i])
         else:
             unproved = _check_groups(row, keep, duals[i], cols, row_keep, objective[i], legal[i])
