@@ -17,7 +17,7 @@ from ._problem import Options, Problem, check_weight
 from ._solution import Solution
 from ._solution.matrices import Matrices
 from ._solution.pruned import with_pruned_and_packed
-from ._tensors import View, are_equal, equality_key, is_row_source, is_torch, read_tensor
+from ._tensors import View, are_equal, equality_key, is_row_source, read_tensor
 from .cuda.placement import solve_on_device, with_fallback_reason
 from .layouts import Layout, LayoutError
 from .patterns import NM, Block, Hybrid, Pattern, PatternError, parse
@@ -116,8 +116,8 @@ def solve_many(
 ) -> dict[str, Solution]:
     """Solve many tensors, with the tiles of all those on the CPU in parallel.
 
-    Tensors with equal scores, pattern and layout and the same warm start, such as tied weights, are solved once;
-    each gets a mask of its own.
+    Tensors with equal scores, pattern and layout and the same warm start, such as tied weights, are solved once and
+    share the solution.
 
     Args:
         scores: Tensors by name.
@@ -154,7 +154,7 @@ def solve_many(
         tensors[name] = _Tensor.of(call, scores[name], patterns[name], options, layouts[name], name)
     solved = _solve_problems(call, list(tensors.values()))
     solutions = {name: tensor.solution(solved) for name, tensor in tensors.items()}
-    return {name: solutions[name] if name in solutions else _copy(solutions[first_names[name]]) for name in scores}
+    return {name: solutions[first_names[name]] for name in scores}
 
 
 @dataclass(frozen=True)
@@ -360,11 +360,6 @@ def _first_names(
         if first_names[name] == name:
             names.append(name)
     return first_names
-
-
-def _copy(solution: Solution) -> Solution:
-    """Return an equal solution with a mask of its own, so that a change of one mask does not change the other."""
-    return replace(solution, mask=solution.mask.clone() if is_torch(solution.mask) else solution.mask.copy())
 
 
 def _pattern(pattern: Pattern | str) -> Pattern:
