@@ -13,7 +13,7 @@ import numpy as np
 from ._errors import InfeasibleError, ScoresError, SolverError, VerificationError, overflow_error
 from ._panels import Duals, Matrix, has_tiles
 from ._solution import Solution
-from ._tensors import MatrixReader, View
+from ._tensors import MatrixReader, View, check_has_zero
 from .kernels.scan import scan
 from .patterns import Axis, Pattern, TileSpec
 
@@ -221,8 +221,11 @@ def check_weight(weight: Any, shape: tuple[int, ...], name: str | None) -> None:
     """Check that a weight, if there is one, has the shape of its scores.
 
     Raises:
-        ScoresError: If the weight has another shape.
+        ScoresError: If the weight has another shape, or a dtype without zero.
     """
-    if weight is not None and tuple(weight.shape) != shape:
+    if weight is None:
+        return
+    check_has_zero(weight, name)
+    if tuple(weight.shape) != shape:
         reason = f"the weight's shape {list(weight.shape)} differs from the scores' {list(shape)}"
         raise ScoresError(reason, name=name)

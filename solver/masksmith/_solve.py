@@ -117,7 +117,7 @@ def solve_many(
     """Solve many tensors, with the tiles of all those on the CPU in parallel.
 
     Tensors with equal scores, pattern and layout and the same warm start, such as tied weights, are solved once and
-    share the solution.
+    share the solution: a change of its mask in place changes it for all of them.
 
     Args:
         scores: Tensors by name.

@@ -55,21 +55,31 @@ def as_torch(values: Any) -> Any:
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
-def with_zeros(tensor: Any, kept: Any) -> Any:
+def check_has_zero(weight: Any, name: str | None) -> None:
+    """Check that the dtype of a weight, numpy or torch, has a zero for the entries that are dropped.
+
+    Raises:
+        ScoresError: If it has none.
+    """
+    if str(weight.dtype).endswith("float8_e8m0fnu"):
+        raise ScoresError(
+            "the weight's dtype float8_e8m0fnu has no zero for dropped entries; use another dtype", name=name
+        )
+
+
+def with_zeros(tensor: Any, kept: Any, name: str | None = None) -> Any:
     """Return a copy of a torch tensor with zeros in the entries that are not kept.
 
     Args:
-        tensor: Tensor of any other dtype: a value of zero bits is then 0.
+        tensor: Tensor of any dtype that has a zero: its bits are then all 0.
         kept: Bool, on the tensor's device.
+        name: Name of the tensor in the error message.
 
     Raises:
-        ScoresError: If the tensor's dtype has no zero.
+        ScoresError: As `check_has_zero`.
     """
+    check_has_zero(tensor, name)
     tensor = tensor.detach()
-    if str(tensor.dtype) == "torch.float8_e8m0fnu":
-        raise ScoresError(
-            "dtype float8_e8m0fnu has no zero, so it cannot hold pruned weights", hint="use another dtype"
-        )
     if tensor.element_size() > 1:
         return tensor.masked_fill(~kept, 0)
     import torch

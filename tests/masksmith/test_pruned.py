@@ -53,8 +53,8 @@ def test_torch_weights_of_eight_bits_are_pruned(dtype):
 def test_a_dtype_without_zero_holds_no_pruned_weights():
     """The byte 0 of this dtype is 2^-127."""
     weight = torch.ones(4, 8).to(torch.float8_e8m0fnu)
-    with pytest.raises(ms.ScoresError, match="dtype float8_e8m0fnu has no zero"):
-        ms.solve(torch.rand(4, 8), "2:4", weight=weight)
+    with pytest.raises(ms.ScoresError, match="tensor 'w': the weight's dtype float8_e8m0fnu has no zero"):
+        ms.solve(torch.rand(4, 8), "2:4", weight=weight, name="w")
 
 
 def test_what_is_dropped_is_zero_whatever_it_was():

@@ -36,7 +36,7 @@ def narrow(request, store):
     for name, first in zip(names, firsts, strict=True):
         store.put(name, masks.pack(mask[first : first + PART]).tobytes())
     tensor = PlannedTensor(name="w", digest=digest, dtype="U8", shape=list(weight.shape), start=0)
-    return MaskedLayer(tensor, OPTIONS, list(firsts), names), weight, mask
+    return MaskedLayer(tensor, OPTIONS, list(firsts), [(name, None) for name in names]), weight, mask
 
 
 @pytest.fixture
@@ -44,9 +44,9 @@ def calls(monkeypatch):
     """The number and the length of the ranges of each reading of a blob."""
     calls, get_ranges = [], BlobStore.get_ranges
 
-    def counted(self, name, starts, length):
+    def counted(self, name, starts, length, digest=None):
         calls.append((len(starts), length))
-        return get_ranges(self, name, starts, length)
+        return get_ranges(self, name, starts, length, digest)
 
     monkeypatch.setattr(BlobStore, "get_ranges", counted)
     monkeypatch.setattr(windows, "BAND_ROWS", 1500)

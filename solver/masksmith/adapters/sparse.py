@@ -74,5 +74,5 @@ def _masked(weight: Tensor, mask: Tensor) -> Tensor:
             f"its shape is {list(weight.shape)}, the mask's {list(mask.shape)}; both must be matrices of one shape",
             name="weight",
         )
-    masked: Tensor = with_zeros(weight, mask.to(weight.device) != 0).contiguous()
+    masked: Tensor = with_zeros(weight, mask.to(weight.device) != 0, "weight").contiguous()
     return masked

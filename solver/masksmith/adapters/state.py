@@ -25,7 +25,7 @@ def dense_state(state: Mapping[str, Any], masks: Mapping[str, Any]) -> dict[str,
         ScoresError: If a mask has no tensor, or another shape than its tensor.
     """
     _check_masks(state, masks)
-    return {name: _masked(tensor, masks[name]) if name in masks else tensor for name, tensor in state.items()}
+    return {name: _masked(tensor, masks[name], name) if name in masks else tensor for name, tensor in state.items()}
 
 
 def pruned_state(state: Mapping[str, Any], masks: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,10 +93,10 @@ def _bools_like(mask: Any, tensor: Any) -> Any:
     return as_torch(mask).to(tensor.device) != 0
 
 
-def _masked(tensor: Any, mask: Any) -> Any:
+def _masked(tensor: Any, mask: Any, name: str) -> Any:
     kept = _bools_like(mask, tensor)
     if is_torch(tensor):
-        return with_zeros(tensor, kept)
+        return with_zeros(tensor, kept, name)
     return np.where(kept, tensor, tensor.dtype.type(0))
 
 

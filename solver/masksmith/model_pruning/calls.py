@@ -63,7 +63,8 @@ class Call:
                 )
             return inputs[leaf.number].clone()
 
-        recorded = tensors_of((self.arguments, self.keywords))
+        # Tensors of `torch.inference_mode` have no version counters.
+        recorded = [tensor for tensor in tensors_of((self.arguments, self.keywords)) if not tensor.is_inference()]
         versions = [tensor._version for tensor in recorded]
         arguments, keywords = map_leaves((self.arguments, dict(self.keywords)), replace_placeholder)
         torch.clear_autocast_cache()  # It may have copies of weights from before they were pruned.

@@ -243,8 +243,13 @@ class _Recorder:
         copies = {id(tensor): self._copy(tensor, number) for tensor in tensors_of(leaf)}
         if isinstance(leaf, Tensor):
             return copies[id(leaf)]
-        # Of the copies, `deepcopy` makes no further copies: it takes them for its own.
-        return deepcopy(leaf, copies) if copies else leaf
+        if not copies:
+            return leaf
+        try:
+            return deepcopy(leaf, copies)  # Of the copies it makes no further copies: it takes them for its own.
+        except Exception as error:
+            reason = f"its argument of the class {type(leaf).__name__} cannot be copied: {error}"
+            raise PruningError(reason, self._blocks.name(number)) from error
 
     def _copy(self, tensor: Tensor, number: int) -> Tensor:
         """Return what is recorded for a tensor among the arguments of block `number`.

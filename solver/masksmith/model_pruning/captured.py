@@ -14,7 +14,7 @@ from masksmith._errors import PruningError
 from .activations import Activations, ActivationsInMemory, ActivationsOnDisk
 from .blocks import BlockList
 from .call_trees import Decoder, Encoder
-from .calls import Call
+from .calls import Call, map_leaves, tensors_of
 from .capture import CapturedBatch
 from .tensor_files import read_tensors, write_tensors
 
@@ -53,7 +53,7 @@ def check_order(order: list[int], expected: list[int], batch: int) -> None:
 
 
 class CapturedInMemory:
-    """Calls, token masks and inputs in memory.
+    """Calls, token masks and inputs in memory; arguments that are equal in consecutive batches take memory once.
 
     Args:
         batches: The recorded batches.
@@ -73,8 +73,9 @@ class CapturedInMemory:
             self.token_masks.append(batch.token_mask)
             self.inputs.write(number, batch.inputs)
             self._calls = self._calls or [[] for _ in batch.calls]
+            kept: dict[int, torch.Tensor] = {}
             for calls, call in zip(self._calls, batch.calls, strict=True):
-                calls.append(call)
+                calls.append(_with_shared_tensors(call, calls[-1], kept) if calls else call)
         if not self.token_masks:
             raise PruningError("there is no batch to calibrate with")
 
@@ -85,6 +86,31 @@ class CapturedInMemory:
     def forget(self, block: int) -> None:
         """Free the memory of the calls of a block that is finished."""
         self._calls[block] = []
+
+
+def _with_shared_tensors(call: Call, previous: Call, kept: dict[int, torch.Tensor]) -> Call:
+    """Return a call with the tensors of a block's previous call in place of equal ones, such as masks of positions.
+
+    Args:
+        call: The call.
+        previous: The call of the same block in the previous batch.
+        kept: For each tensor of the batch that was compared, by its identity, the tensor to keep; added to in place.
+    """
+    tensors = tensors_of((call.arguments, call.keywords))
+    others = tensors_of((previous.arguments, previous.keywords))
+    for tensor, other in zip(tensors, others, strict=False):
+        if id(tensor) not in kept:
+            kept[id(tensor)] = other if _is_equal_copy(tensor, other) else tensor
+    arguments, keywords = map_leaves((call.arguments, dict(call.keywords)), lambda leaf: kept.get(id(leaf), leaf))
+    return Call(arguments, keywords)
+
+
+def _is_equal_copy(tensor: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two recorded tensors are copies, not parameters, and equal in all that a block can see of them."""
+    if not (type(tensor) is type(other) is torch.Tensor and tensor.layout == other.layout == torch.strided):
+        return False
+    one, two = ((each.shape, each.dtype, each.device, each.stride()) for each in (tensor, other))
+    return one == two and torch.equal(tensor, other)
 
 
 class CapturedOnDisk:

@@ -94,8 +94,8 @@ class Budget:
         if minimum > kept:
             raise PatternError(
                 f"budget {self}: {kept} of {total} {unit_of(pattern)} may be kept, but the {len(shapes)} layer(s) "
-                f"need at least {minimum}, by their floors, or as each keeps at least one; raise the density or lower "
-                "the floors"
+                f"need {minimum}, by their floors or because each keeps at least one; raise the density or lower the "
+                "floors"
             )
 
     def kept_units(self, total: int, pattern: Pattern) -> int:

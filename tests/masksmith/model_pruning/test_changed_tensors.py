@@ -1,5 +1,6 @@
 """Tensors that a model, a block or a caller changes in place while the calls of blocks are recorded and repeated."""
 
+import threading
 from collections import OrderedDict
 from typing import NamedTuple
 
@@ -8,7 +9,10 @@ import torch
 
 import masksmith as ms
 from masksmith.model_pruning import Options, prune_streamed
+from masksmith.model_pruning.blocks import find_blocks
 from masksmith.model_pruning.calls import copy_of
+from masksmith.model_pruning.capture import capture, prepared
+from masksmith.model_pruning.captured import CapturedInMemory
 
 
 class Block(torch.nn.Module):
@@ -171,3 +175,42 @@ def test_pruned_blocks_do_not_run_with_copies_of_dense_weights_that_autocast_kee
         within = errors()
     assert within == errors()
     assert within[0] > 0
+
+
+def test_arguments_that_are_equal_in_all_batches_take_memory_once():
+    """Copies of a mask that all batches share; those of a mask that differs are kept apart."""
+    torch.manual_seed(0)
+    model = Buffered()
+    same, other = torch.randn(8, 16), torch.randn(8, 16)
+    with prepared(model):
+        captured = CapturedInMemory(capture(model, find_blocks(model), [same, -same, other, other]))
+    shifts = [[captured.call(block, batch).arguments[1] for batch in range(4)] for block in range(2)]
+    for of_block in shifts:
+        assert [shift.item() for shift in of_block] == [same.abs().amax()] * 2 + [other.abs().amax()] * 2
+        assert of_block[0] is of_block[1]
+        assert of_block[2] is of_block[3]
+    assert shifts[0][0] is shifts[1][0]
+
+
+def test_a_parameter_of_inference_mode_among_the_arguments_is_used():
+    class WithParameter(Model):
+        def __init__(self):
+            super().__init__()
+            with torch.inference_mode():
+                self.parameter = torch.nn.Parameter(torch.ones(1), requires_grad=False)
+
+        def shift(self, inputs):
+            return self.parameter
+
+    report = ms.prune(WithParameter(), [torch.randn(128, 16)], "2:4", tune_steps=0)
+    assert {weight.tokens for block in report.blocks for weight in block.weights} == {(128,)}
+
+
+def test_an_argument_that_cannot_be_copied_is_named():
+    class Locked(NamedTuple):
+        shift: torch.Tensor
+        lock: object
+
+    model = Buffered(lambda shift: Locked(shift, threading.Lock()))
+    with pytest.raises(ms.PruningError, match="its argument of the class Locked cannot be copied: cannot pickle"):
+        ms.prune(model, [torch.randn(128, 16)], "2:4")
