@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from masksmith._errors import ScoresError
-from masksmith._tensors import as_torch, is_torch, with_zeros
+from masksmith._tensors import as_torch, check_has_zero, is_torch, with_zeros
 from masksmith.scores.operands import shape_of
 
 ORIGINAL, MASK = "_orig", "_mask"
@@ -97,6 +97,7 @@ def _masked(tensor: Any, mask: Any, name: str) -> Any:
     kept = _bools_like(mask, tensor)
     if is_torch(tensor):
         return with_zeros(tensor, kept, name)
+    check_has_zero(tensor, name)
     return np.where(kept, tensor, tensor.dtype.type(0))
 
 

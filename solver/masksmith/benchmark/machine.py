@@ -22,8 +22,6 @@ def describe(device: str, threads: int) -> dict[str, Any]:
     """
     import torch
 
-    from .precision import allows_tf32
-
     facts: dict[str, Any] = {
         "device": device,
         "processor": _processor_name(),
@@ -31,13 +29,24 @@ def describe(device: str, threads: int) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "tf32": allows_tf32(),
+        "tf32": _allows_tf32(),
     }
     versions = {name: _version(name) for name in PACKAGES}
     facts |= {name: text for name, text in versions.items() if text is not None}
     if device.partition(":")[0] == "cuda":
         return facts | _gpu(device)
     return facts | {"threads": threads, "capability": torch.backends.cpu.get_cpu_capability()}
+
+
+def _allows_tf32() -> bool:
+    """Whether float32 products on CUDA devices may be computed in TF32.
+
+    Torch has two interfaces for this. Reading the older one, `allow_tf32`, raises an error after the newer one was set.
+    """
+    import torch
+
+    matmul: Any = torch.backends.cuda.matmul
+    return bool(matmul.fp32_precision == "tf32" if hasattr(matmul, "fp32_precision") else matmul.allow_tf32)
 
 
 def device_identity(device: str) -> str:

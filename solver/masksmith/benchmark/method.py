@@ -24,6 +24,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from masksmith._torch_modes import in_full_precision
+
 from .cases import BASELINES, Case
 from .cuda_clock import CudaClock
 from .fastest import Product, fastest, synchronise
@@ -33,7 +35,6 @@ from .kernel import Kernel, Operand, obstacle_of
 from .machine import describe
 from .operands import check_mask, make_operand, reference, weight_and_mask
 from .peaks import Clock, Peaks, measure
-from .precision import full_float32_precision
 from .results import CaseResult, Measurement, Timing
 
 log = logging.getLogger("masksmith")
@@ -80,7 +81,7 @@ class Bench:
         # Kernels may launch on the current device, whatever the device of their operands.
         current_device = nullcontext() if self.device == "cpu" else torch.cuda.device(self.device)
         try:
-            with full_float32_precision(), current_device:
+            with in_full_precision(), current_device:
                 return self._measure(case)
         finally:
             torch.set_num_threads(threads_before)

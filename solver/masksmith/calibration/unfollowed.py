@@ -59,7 +59,9 @@ class UnfollowedUses(Generic[Weight]):
         others = [each for each in arguments if not self._is_from_weights(each)]
         shapes = [each.shape for each, _ in sources]
         if others and not (is_entrywise and all(each.shape in shapes for each in new)):
-            return weights if new else set()
+            # A number from a weight and a tensor of its shape is a term of the loss, such as a distance.
+            is_term = all(each.shape in shapes for each in others) and all(each.numel() == 1 for each in new)
+            return weights if new and not is_term else set()
         for result in new:
             if result.numel() >= min(each.numel() for each, _ in sources):
                 self._remember(result, weights)

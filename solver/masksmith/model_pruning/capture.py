@@ -19,6 +19,7 @@ from masksmith.calibration.batches import call_model, unfit_reason
 
 from .blocks import BlockList
 from .calls import CHANGED_ARGUMENT, Call, OutputPlaceholder, Tensors, copy_of, map_leaves, tensors_of
+from .products import storage_address
 
 Tensor = torch.Tensor
 PADDING_KEY = "attention_mask"
@@ -152,6 +153,11 @@ class _Recorder:
         self._versions: list[int] = []
         self._recorded: list[tuple[Tensor, int, int]] = []
         self._copies: dict[int, tuple[Tensor, Tensor]] = {}
+        modules = [module for block in blocks.modules for module in block.modules()]
+        parameters = [parameter for block in blocks.modules for parameter in block.parameters()]
+        self._weight_addresses = {storage_address(parameter) for parameter in parameters} - {0}
+        # What `deepcopy` takes for its own copies, and does not copy: modules and parameters change as they are pruned.
+        self._not_copied: dict[int, Any] = {id(each): each for each in (*modules, *parameters)}
 
     def register(self, number: int, block: torch.nn.Module) -> list[Any]:
         """Add hooks to a block, and return their handles."""
@@ -246,7 +252,7 @@ class _Recorder:
         if not copies:
             return leaf
         try:
-            return deepcopy(leaf, copies)  # Of the copies it makes no further copies: it takes them for its own.
+            return deepcopy(leaf, self._not_copied | copies)  # It takes these for its own copies.
         except Exception as error:
             reason = f"its argument of the class {type(leaf).__name__} cannot be copied: {error}"
             raise PruningError(reason, self._blocks.name(number)) from error
@@ -254,11 +260,12 @@ class _Recorder:
     def _copy(self, tensor: Tensor, number: int) -> Tensor:
         """Return what is recorded for a tensor among the arguments of block `number`.
 
-        That is the same copy at each call, or, for a parameter, the parameter: its values change as it is pruned.
+        That is the same copy at each call; but for a parameter, or a view of one, the tensor itself: its values change
+        as the parameter is pruned.
         """
         if not tensor.is_inference():  # Tensors of `torch.inference_mode` have no version counters.
             self._recorded.append((tensor, tensor._version, number))
-        if isinstance(tensor, torch.nn.Parameter):
+        if isinstance(tensor, torch.nn.Parameter) or storage_address(tensor) in self._weight_addresses:
             return tensor
         if id(tensor) not in self._copies:
             self._copies[id(tensor)] = tensor, copy_of(tensor)

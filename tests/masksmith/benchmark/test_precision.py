@@ -8,7 +8,7 @@ SCRIPT = """
 import os, torch
 from masksmith.benchmark import benchmark
 from masksmith.benchmark.machine import describe
-from masksmith.benchmark.precision import full_float32_precision
+from masksmith._torch_modes import in_full_precision
 
 READERS = {
     "precision": torch.get_float32_matmul_precision,
@@ -34,11 +34,13 @@ def check(setting, is_tf32):
     exec(setting)
     before = state()
     assert before["described"] is is_tf32, before
-    with full_float32_precision():
+    with in_full_precision():
         within = state()
     assert state() == before, (state(), before)
     assert within["precision"] == "highest" and not within["allow"] and not within["described"], within
-    assert within["cuda"] == within["cpu"] == "ieee", within
+    for name in ("cuda", "cpu"):  # "none" is the value of `all`
+        assert "ieee" in (within[name], within["all"]) or within[name] == within["all"] == "none", within
+        assert within[name] in ("ieee", "none"), within
     report = benchmark("32x64", "2:4", batches=[4], curves=False, rounds=1, kernels=["dense"], masks={"32x64": MASK})
     assert not report.failures, report.failures
     assert report.results[0].machine["tf32"] is False

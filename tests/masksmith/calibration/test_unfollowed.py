@@ -23,6 +23,7 @@ FOLLOWED = {
     "rows": lambda x, w: x / w.square().sum(1),
     "lookup": lambda x, w: x + functional.embedding(torch.tensor([1, 2, 3]), w),
     "shape": lambda x, w: x + torch.zeros_like(w)[0] + w.new_ones(8),
+    "distance": lambda x, w: x + functional.mse_loss(w, torch.ones(8, 8)),
     "flag": lambda x, w: x if bool(w.isfinite().all()) else x * 0,
 }
 

@@ -214,3 +214,42 @@ def test_an_argument_that_cannot_be_copied_is_named():
     model = Buffered(lambda shift: Locked(shift, threading.Lock()))
     with pytest.raises(ms.PruningError, match="its argument of the class Locked cannot be copied: cannot pickle"):
         ms.prune(model, [torch.randn(128, 16)], "2:4")
+
+
+class Tied(torch.nn.Module):
+    """A block that also multiplies with a weight among its arguments: a tensor, or a layer in a container."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(16, 16, bias=False)
+
+    def forward(self, inputs, other):
+        product = other["layer"] if isinstance(other, dict) else lambda x: torch.nn.functional.linear(x, other)
+        return inputs + product(torch.relu(self.layer(inputs)))
+
+
+@pytest.mark.parametrize(
+    "pass_weight",
+    [
+        lambda layer: layer.weight.view(16, 16),
+        lambda layer: layer.weight.t().t(),
+        lambda layer: layer.weight.detach(),
+        lambda layer: OrderedDict(layer=layer, number=torch.ones(2)),
+    ],
+    ids=["view", "transposed twice", "detached", "layer"],
+)
+def test_weights_that_other_blocks_get_are_not_copied(pass_weight):
+    class Sharing(Model):
+        def __init__(self):
+            super().__init__(block=Tied)
+
+        def forward(self, inputs):
+            for block in self.blocks:
+                inputs = block(inputs, pass_weight(self.blocks[0].layer))
+            return inputs
+
+    torch.manual_seed(0)
+    model, batches = Sharing(), [torch.randn(4, 32, 16) for _ in range(3)]
+    report = ms.prune(model, batches, "2:4", update=None, tune_steps=0)
+    tokens = {weight.name: weight.tokens for block in report.blocks for weight in block.weights}
+    assert tokens == {"blocks.0.layer.weight": (768,), "blocks.1.layer.weight": (384,)}
