@@ -17,7 +17,8 @@ def check_redis_url(url: str) -> None:
     option is given twice, redis-py uses the first value, and Celery the last one. Celery fails for most options.
 
     Raises:
-        ValueError: If a part of the URL is malformed, or would be ignored; the message does not contain the URL.
+        ValueError: If a part of the URL is malformed, or would be ignored; the message does not contain the URL, and
+            begins with a verb: the caller puts the name of the setting before it.
     """
     if "#" in url:
         raise ValueError("has a fragment (#...), which would be ignored; write # in a password as %23")
@@ -26,7 +27,9 @@ def check_redis_url(url: str) -> None:
     redis.Redis.from_url(url).close()  # Raises ValueError for what redis-py refuses; it does not connect.
     has_password = parts.password is not None or "password" in dict(parse_qsl(parts.query))
     if parts.username and not has_password:
-        raise ValueError(f"has a user without a password; write {parts.scheme}://user:password@... or ://:password@...")
+        raise ValueError(
+            f"has a user without a password; write {parts.scheme}://user:password@... or {parts.scheme}://:password@..."
+        )
     if parts.scheme == "unix":
         _check_options(parts)
         if parts.hostname or not parts.path.strip("/"):
@@ -53,7 +56,10 @@ def _check_port(parts: SplitResult) -> None:
 
 
 def _check_options(parts: SplitResult) -> None:
-    """Check the options after `?`: `_SOCKET_OPTIONS` of a unix socket, `ssl_...` with TLS, and each once."""
+    """Check that each option after `?` is allowed, and is given once.
+
+    Allowed are `_SOCKET_OPTIONS` for a unix socket, and `ssl_...` with TLS.
+    """
     options = parse_qsl(parts.query, keep_blank_values=True)
     names = [name for name, _ in options]
     for name, value in options:

@@ -20,8 +20,8 @@ class Totals:
         entries: Number of entries of the tensors with a mask.
         density: Share of the entries that is kept.
         retained: Share of the score that is kept; also None if it is unknown.
-        gap: Relative gap of the summed objectives to the summed bounds: exactly 0 if all gaps are 0, 1 if a bound is
-            missing or infinite.
+        gap: Relative gap of the summed objectives to the summed bounds. It is exactly 0 if all gaps are 0, and 1 if a
+            bound is missing or infinite.
         solve_s: Seconds spent solving the tensors with a mask.
     """
 

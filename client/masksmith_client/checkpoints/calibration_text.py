@@ -54,7 +54,7 @@ class CalibrationText:
         return {"blake3": blake3(self._bytes()).hexdigest(), "windows": self.windows, "tokens": self.tokens}
 
     def read(self) -> str:
-        """Read the text; the texts of JSON lines are joined by empty lines, and blank lines are skipped.
+        """Read the text. In a file of JSON lines, blank lines are skipped, and the texts are joined by empty lines.
 
         A byte order mark at the beginning is left out.
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from masksmith_service.jobs.access import JobIdReservingParts, check_ended, read_job
+from masksmith_service.jobs.access import VisibleJobIdWithParts, check_ended, read_job
 from masksmith_service.resources import StateDep
 from masksmith_wire.benchmarks import KernelInfo
 
@@ -25,7 +25,7 @@ def kernels(state: StateDep) -> list[KernelInfo]:
 
 @router.get("/jobs/{job}/benchmark")
 def get_benchmark(
-    job: JobIdReservingParts, state: StateDep, format: Annotated[str, Query(pattern="^(json|csv|markdown)$")] = "json"
+    job: VisibleJobIdWithParts, state: StateDep, format: Annotated[str, Query(pattern="^(json|csv|markdown)$")] = "json"
 ) -> Response:
     """Download the report of a benchmark that has ended: measurements, break-even densities, whole-model estimates."""
     record = read_job(state, job)

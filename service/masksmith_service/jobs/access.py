@@ -53,7 +53,8 @@ def visible_job_id(job: str, state: StateDep, principal: PrincipalDep) -> str:
     return job
 
 
-JobId = Annotated[str, Depends(visible_job_id)]
+VisibleJobId = Annotated[str, Depends(visible_job_id)]
+"""Id of a job that the principal may see; other requests are answered as if the job did not exist."""
 
 
 async def reserve_parts(state: State, job: str, reservation: Reservation) -> None:
@@ -84,13 +85,13 @@ async def _read_owner_and_part_count(state: State, job: str) -> tuple[str | None
     return cached[job]
 
 
-async def _job_with_reserved_parts(job: JobId, state: StateDep, request: Request) -> str:
+async def _job_with_reserved_parts(job: VisibleJobId, state: StateDep, request: Request) -> str:
     await reserve_parts(state, job, request.state.reservation)
     return job
 
 
-JobIdReservingParts = Annotated[str, Depends(_job_with_reserved_parts)]
-"""Id of a job of which the request reads all parts; memory for them is reserved."""
+VisibleJobIdWithParts = Annotated[str, Depends(_job_with_reserved_parts)]
+"""Id of a job that the principal may see, and all of whose parts are read; memory for them is reserved."""
 
 
 async def view_job(state: State, job: str, principal: Principal, reservation: Reservation) -> Job:

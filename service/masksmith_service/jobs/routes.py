@@ -31,8 +31,8 @@ from masksmith_wire.selections import SelectedTensors, SelectionRequest
 
 from . import events, options as job_options
 from .access import (
-    JobId,
-    JobIdReservingParts,
+    VisibleJobId,
+    VisibleJobIdWithParts,
     check_ended,
     job_not_found_error,
     read_masks_job,
@@ -125,7 +125,8 @@ async def create_output(
 ) -> Job | Response:
     """Start a job that writes a pruned copy of a model: both are in roots, and nothing is uploaded.
 
-    Options are those of `POST /v1/masks`; the tensors are selected as there, and by the model's config.
+    Options are those of `POST /v1/masks`; the tensors are selected as there, where the model's config is taken into
+    account, too.
     """
     specification = job_options.parse_file_options(options)
     description = job_options.describe_file_job(options)
@@ -162,7 +163,7 @@ def list_jobs(
 ) -> JobPage:
     """List the key's jobs, newest first; for an admin the jobs of all keys, or of one key.
 
-    A page may have fewer jobs than `limit`, or none, although there is a `next`, if few of the jobs match the filter.
+    With a filter, a page may have fewer jobs than `limit`, or none, and still have a `next`: there may be more jobs.
     """
     owner = listed_owner(state.records, principal, query.key)
     return find_jobs(state.records, owner, query.filter, query.after, query.limit)
@@ -176,7 +177,7 @@ async def get_job(job: str, request: Request, state: StateDep, principal: Princi
 
 @router.get("/jobs/{job}/events", response_class=EventSourceResponse)
 async def follow_job(
-    job: JobId,
+    job: VisibleJobId,
     state: StateDep,
     principal: PrincipalDep,
     last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", pattern=r"^\d{1,16}-\d{1,16}$")] = None,
@@ -189,20 +190,20 @@ async def follow_job(
 
 @router.get("/jobs/{job}/masks")
 def get_masks(
-    job: JobIdReservingParts, state: StateDep, format: Annotated[str, Query(pattern="^(bits|bool)$")] = "bits"
+    job: VisibleJobIdWithParts, state: StateDep, format: Annotated[str, Query(pattern="^(bits|bool)$")] = "bits"
 ) -> Response:
-    """Download the masks as one safetensors file: of every tensor that has one, once the job has ended."""
+    """Download all masks of an ended job as one safetensors file; tensors without a mask are not in it."""
     return _download(masks_file(_ended_job(job, state), state.records, as_bool=format == "bool"), state)
 
 
 @router.get("/jobs/{job}/weights")
-def get_weights(job: JobIdReservingParts, state: StateDep) -> Response:
-    """Download the updated weights as one safetensors file: of every tensor that has them, once the job has ended."""
+def get_weights(job: VisibleJobIdWithParts, state: StateDep) -> Response:
+    """Download all updated weights of an ended job as one safetensors file; other tensors are not in it."""
     return _download(weights_file(_ended_job(job, state), state.records), state)
 
 
 @router.get("/jobs/{job}/output", response_class=Response, responses={200: RECORD})
-def get_output(job: JobId, request: Request, state: StateDep, principal: PrincipalDep) -> Response:
+def get_output(job: VisibleJobId, request: Request, state: StateDep, principal: PrincipalDep) -> Response:
     """Read the record of a job's output, `masksmith.json`, once the output is complete."""
     output = read_masks_job(state, job).plan.output
     if output is None:
@@ -216,8 +217,8 @@ def get_output(job: JobId, request: Request, state: StateDep, principal: Princip
 
 
 @router.get("/jobs/{job}/pruned")
-def get_pruned(job: JobIdReservingParts, state: StateDep, principal: PrincipalDep) -> Response:
-    """Download the weights that have masks as one safetensors file, once the job has ended; dropped entries are zero.
+def get_pruned(job: VisibleJobIdWithParts, state: StateDep, principal: PrincipalDep) -> Response:
+    """Download the masked weights of an ended job as one safetensors file, with zeros in the dropped entries.
 
     For a job with an update the file has the updated weights. Weights by reference are read from their root, if the key
     may read it.
@@ -236,7 +237,7 @@ def get_pruned(job: JobIdReservingParts, state: StateDep, principal: PrincipalDe
 
 @router.post("/jobs/{job}/cancel", response_model=Job)
 async def cancel_job(
-    job: JobId, request: Request, response: Response, state: StateDep, principal: PrincipalDep
+    job: VisibleJobId, request: Request, response: Response, state: StateDep, principal: PrincipalDep
 ) -> Job | Response:
     """Cancel a job; canceling a finished one changes nothing."""
     if not await anyio.to_thread.run_sync(state.records.cancel, job):
@@ -245,7 +246,7 @@ async def cancel_job(
 
 
 @router.delete("/jobs/{job}", status_code=204)
-def delete_job(job: JobId, state: StateDep) -> None:
+def delete_job(job: VisibleJobId, state: StateDep) -> None:
     """Cancel a job if it is live, and delete it with the results that no other job refers to."""
     if not state.records.delete(job):
         raise job_not_found_error(job)

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Depends, Query, Response
 
 from masksmith_service.auth.principal import PrincipalDep
 from masksmith_service.errors import RequestError
-from masksmith_service.jobs.access import JobIdReservingParts, read_masks_job
+from masksmith_service.jobs.access import VisibleJobIdWithParts, read_masks_job
 from masksmith_service.references.access import find_readable
 from masksmith_service.resources import StateDep
 from masksmith_wire.errors import Code
@@ -27,7 +27,7 @@ Side = Annotated[int, Query(ge=1, le=MAX_SIDE)]
 
 
 def layer_of(
-    job: JobIdReservingParts, tensor: Annotated[str, Query(max_length=512)], state: StateDep, principal: PrincipalDep
+    job: VisibleJobIdWithParts, tensor: Annotated[str, Query(max_length=512)], state: StateDep, principal: PrincipalDep
 ) -> MaskedLayer:
     """Find the layer of a request.
 

@@ -17,8 +17,8 @@ from masksmith.patterns import PatternError
 from masksmith_service.auth.principal import PrincipalDep
 from masksmith_service.benchmarks.reports import read_report
 from masksmith_service.jobs.access import (
-    JobId,
-    JobIdReservingParts,
+    VisibleJobId,
+    VisibleJobIdWithParts,
     read_document,
     read_job,
     read_masks_job,
@@ -160,7 +160,7 @@ def _owners(state: State, jobs: Sequence[JobSummary]) -> dict[str, str]:
 @router.get("/jobs/{job}")
 def show_job(
     request: Request,
-    job: JobIdReservingParts,
+    job: VisibleJobIdWithParts,
     state: StateDep,
     q: Text = "",
     sort: Annotated[str, Query(max_length=20)] = "",
@@ -207,14 +207,14 @@ def _queries(q: str, sort: str, *, desc: bool) -> dict[str, str]:
 
 
 @router.post("/jobs/{job}/cancel")
-def cancel_from_page(job: JobId, state: StateDep) -> Response:
+def cancel_from_page(job: VisibleJobId, state: StateDep) -> Response:
     """Cancel a job, and show it."""
     state.records.cancel(job)
     return RedirectResponse(f"../{job}", status_code=303)
 
 
 @router.get("/jobs/{job}/layer")
-def show_layer(request: Request, job: JobIdReservingParts, state: StateDep, tensor: Text) -> HTMLResponse:
+def show_layer(request: Request, job: VisibleJobIdWithParts, state: StateDep, tensor: Text) -> HTMLResponse:
     """Show a layer's mask, with links to the layers before and after it that have masks."""
     layer = find_layer(read_masks_job(state, job), state.records, tensor)
     document = read_document(state, job)

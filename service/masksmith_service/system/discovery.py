@@ -46,11 +46,11 @@ _PATTERNS = [
         "tiles of m_out rows by m columns, n kept in each row and n_out in each column",
     ),
     ("double n:m", "double 2:4", "n:m along the rows, then n:m of the remaining entries along the columns"),
-    ("v:n:m", "64:2:8", "panels of v rows by m columns share 4 columns, n of those kept in each row"),
+    ("v:n:m", "64:2:8", "in each panel of v rows by m columns, all rows use the same 4 columns and keep n of these"),
     (
         "block RxC p% [balance rows|cols|both] [norm l1|l2|max|mean] [nested n:m]",
         "block 32x32 50% balance rows",
-        "p percent of the blocks of R rows by C columns kept whole; balanced: as many in every block row or column",
+        "p percent of the blocks of R rows by C columns kept whole; balanced: equally many in each block row or column",
     ),
     (
         "hybrid RxC n:m p%",

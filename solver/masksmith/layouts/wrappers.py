@@ -19,9 +19,10 @@ CONTAINERS = {
 
 
 def plain_path(model: Any, path: str) -> str:
-    """Return a path without the segments that wrappers add: those of `WRAPPERS`, and those inside `CONTAINERS`.
+    """Return a path without the segments that wrappers add.
 
-    The segments of `CONTAINERS`, such as `module`, are left out only where the parent is a container of that class.
+    A segment in `WRAPPERS` is always left out. A segment such as `module` is left out only if `CONTAINERS` lists it for
+    the class of its parent.
 
     Args:
         model: The torch module in which the path begins; None if it is not known: then segments such as

@@ -74,7 +74,7 @@ def ria(weight: Any, norms: Any = None, power: float = 0.5, *, column_sums: Any 
         return shares
     factors = per_input(norms, magnitudes, "norms", name)
     scores = shares * factors ** float(power)
-    scores[shares == 0] = 0  # where the power of the norm overflows, the product is NaN
+    scores[shares == 0] = 0  # 0 times a power that overflows is NaN
     return check_range(scores, shares, factors, name=name)
 
 

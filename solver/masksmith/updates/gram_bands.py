@@ -17,7 +17,10 @@ BLOCK = 2048
 """Side of the square blocks that are compared with their transposes, one at a time."""
 
 RANGE = (1e-60, 1e60)
-"""Range of the largest absolute entry of weights and Gram matrices; beyond it, errors over- or underflow in float64."""
+"""Range that the largest absolute entry of a weight or Gram matrix must be in.
+
+Outside of it, the output's error would overflow or underflow when it is computed in float64.
+"""
 
 
 class GramRows(Protocol):

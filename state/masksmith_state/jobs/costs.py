@@ -1,9 +1,9 @@
 """Estimates the seconds of shards by a fixed model.
 
-The estimates decide how tensors are cut, and which shards are long. The model depends on the job alone, so that equal
-jobs are cut equally and their results can be reused. Its constants are those of one core of a server
-(`docs/benchmarks/updates.md`, `patterns.md`). When keys share workers, the estimates are corrected by the seconds that
-the finished shards of a job took (`lua/_scheduling.lua`).
+The estimates decide how tensors are cut, which shards are long, and how much a shard is charged to its key. The model
+depends on the job alone, so that equal jobs are cut equally and their results can be reused. Its constants are those of
+one core of a server (`docs/benchmarks/updates.md`, `patterns.md`). Only what is charged is corrected later, by the
+seconds that the finished shards of the job took (`lua/_scheduling.lua`).
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from masksmith.scores import StatisticError
 
 
 @contextmanager
-def indices_from(first: int, *, of_statistics: bool = False) -> Iterator[None]:
+def error_indices_from(first: int, *, of_statistics: bool = False) -> Iterator[None]:
     """Add `first` to the row of a `ScoresError` raised in the `with` block.
 
     Args:

@@ -21,7 +21,7 @@ from masksmith_wire.digests import digest_document
 from masksmith_wire.dtypes import score_dtype
 from masksmith_wire.scores import SCORES_VERSION, ScoreMethod
 
-from .indices import indices_from
+from .indices import error_indices_from
 from .load import Array, InputReader
 from .magnitudes import MagnitudeRows
 from .memory import reserved_memory
@@ -120,7 +120,7 @@ class Scoring:
             if kind == "gram":
                 stack_rows = span[1] - span[0] if layout.is_stack else None
                 memory = reserved_memory(statistic, "sparsegpt", self._check, stack_rows)
-        with memory, indices_from(first, of_statistics=layout.is_stack):
+        with memory, error_indices_from(first, of_statistics=layout.is_stack):
             if statistic is not None:
                 values = self._inputs.rows(statistic, *span)
             result: Array = scores.by_layout(
@@ -142,7 +142,7 @@ class Scoring:
             return statistic
         weight = self._inputs.rows(tensor, first, last)
         score = partial(scores.by_name, method.name, weight, statistic, kind, name=tensor.name, **options)
-        with indices_from(first):
+        with error_indices_from(first):
             return self._unless_all_underflow(score, lambda: self._score_of_slices(extra_options))
 
     def _unless_all_underflow(self, score: Callable[[], Array], parts: Callable[[], Iterator[Array]]) -> Array:

@@ -14,7 +14,7 @@ import masksmith as ms
 from masksmith.patterns import TilePattern
 from masksmith.solvers import by_name
 
-from .indices import indices_from
+from .indices import error_indices_from
 from .load import Array
 from .magnitudes import MagnitudeRows
 from .work import ShardWork
@@ -31,8 +31,9 @@ def solve_shard(work: ShardWork, scores: Array | MagnitudeRows, device: str) -> 
         SolverError: If the solver does not support the pattern.
     """
     pattern = work.specification.pattern
-    # One thread: shards run in parallel, each in a process of a pool, and such a process cannot have child processes.
-    with indices_from(work.shard.first):
+    # One thread: the pool solves shards in parallel, each in a process. With more threads, `ms.solve` may start
+    # processes, which a process of the pool cannot.
+    with error_indices_from(work.shard.first):
         return ms.solve(
             scores,
             pattern,
@@ -48,8 +49,8 @@ def solver_on(name: str, pattern: ms.Pattern, device: str) -> ms.Solver:
     """Make the solver of this name for a device such as `cpu` or `cuda:0`.
 
     Only patterns that constrain both rows and columns of a tile are solved on a GPU; for them, `auto` is replaced by
-    the solver that it selects. The solver runs on the CPU if the pattern is another one, if the solver does not support
-    GPUs, or if the GPU cannot be used.
+    the solver that it selects. The solver runs on the CPU for all other patterns, if it does not support GPUs,
+    or if the GPU cannot be used.
     """
     solver = by_name(name)
     if device == "cpu" or not isinstance(pattern, TilePattern) or pattern.tile.separable:
