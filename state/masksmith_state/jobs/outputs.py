@@ -73,12 +73,8 @@ class PlannedOutput(BaseModel):
 
 
 class FileNote(BaseModel):
-    """A note on a complete file of weights: its size, its BLAKE3 digest, and the job that wrote or checked it last.
-
-    `results` is a digest of the masks and updated weights that it was written with; empty in a note of version 0.1.
-    """
+    """A note on a complete file of weights: its size, its BLAKE3 digest, and the job that wrote or checked it last."""
 
     bytes: int
     blake3: str
     job: str = ""
-    results: str = ""

@@ -121,28 +121,6 @@ def test_an_output_that_was_left_unfinished_goes_on(app, runner, records, root, 
         assert {name: root.stat(f"out/{name}") for name in root.list("out")} == states
 
 
-@pytest.mark.parametrize("results", ["", "0" * 64], ids=["of version 0.1", "of other masks"])
-def test_a_file_that_was_written_with_other_masks_is_written_again(
-    app, runner, records, root, model, url, tmp_path, results
-):
-    """The mask of a tensor was lost, and solved again on a processor that finds another one."""
-    with TestClient(app) as client:
-        job = submit(client, model, f"{url}/out")
-        files = [index for index, shard in records.shards(job).items() if shard.file is not None]
-        work(runner, job, files[:1])
-        note, old = "out/.masksmith-done.m-1.safetensors.json", b"\0" * root.stat("out/m-1.safetensors").size
-        written = json.loads(root.get(note, 2**12))
-        assert len(written["results"]) == 64
-        root.write("out/m-1.safetensors", [old])
-        root.write(note, [json.dumps(written | {"results": results}).encode()])
-        work(runner, job, [index for index in records.shards(job) if index != files[0]])
-        if results:
-            record = check_output(root, tmp_path)
-            assert set(record["outputs"]["m-1.safetensors"]) == {"bytes", "blake3"}
-        else:  # What it was written with is not known.
-            assert root.get("out/m-1.safetensors", len(old)) == old
-
-
 def test_temporary_files_of_killed_processes_are_no_content_and_are_deleted_at_the_end(
     app, runner, root, model, url, tmp_path
 ):

@@ -14,7 +14,6 @@ from blake3 import blake3
 from masksmith.layouts import ITEM_BYTES
 from masksmith_state.jobs.outputs import NOTE_PREFIX, FileNote, OutputFile
 from masksmith_state.jobs.shards import PlannedTensor, Shard
-from masksmith_wire.digests import digest_document
 from masksmith_wire.masks import masked_bytes, packed_bytes
 from masksmith_wire.output_names import JOURNAL_NAME, RECORD_NAME
 
@@ -51,10 +50,6 @@ def write_output_file(work: OutputWork, number: int) -> None:
         _write_or_check(work, work.output.files[number], sizes)
         sizes = work.file_sizes()
         if all(_is_complete(work, file, sizes) and _is_checked(work, file) for file in work.output.files):
-            work.results.refresh()
-            for file in work.output.files:
-                if not _has_present_results(work, file):
-                    _write(work, file)
             finish(work)
     except FileNotFoundError:
         # Another worker may have finished the same output meanwhile, and deleted its notes.
@@ -72,7 +67,9 @@ def _write_or_check(work: OutputWork, file: OutputFile, sizes: dict[str, int]) -
         ForeignOutputError: If the file has another digest: its content is not from masksmith, so it is not overwritten.
     """
     if not _is_complete(work, file, sizes):
-        _write(work, file)
+        pieces = _HashedPieces(_pieces(work, file))
+        work.write(work.output.location_of(file.name), pieces)
+        _write_note(work, file, FileNote(bytes=pieces.size, blake3=pieces.hasher.hexdigest()))
     elif not _is_checked(work, file):
         note, hasher = work.note(file.name), blake3()
         for piece in work.read_output(file.name, file.bytes):
@@ -84,28 +81,6 @@ def _write_or_check(work: OutputWork, file: OutputFile, sizes: dict[str, int]) -
                 "submit the job again"
             )
         _write_note(work, file, note)
-
-
-def _write(work: OutputWork, file: OutputFile) -> None:
-    pieces = _HashedPieces(_pieces(work, file))
-    work.write(work.output.location_of(file.name), pieces)
-    results = _results_digest(work, file)
-    _write_note(work, file, FileNote(bytes=pieces.size, blake3=pieces.hasher.hexdigest(), results=results))
-
-
-def _has_present_results(work: OutputWork, file: OutputFile) -> bool:
-    """Whether a file was written with the results that the store has now.
-
-    A result that was lost is solved again; on another processor, a mask of ADMM or an updated weight may then differ.
-    """
-    return work.note(file.name).results in ("", _results_digest(work, file))
-
-
-def _results_digest(work: OutputWork, file: OutputFile) -> str:
-    """Digest of the digests of the masks and updated weights of the tensors of a file."""
-    numbers = [number for name in work.header(file).tensors if (number := work.tensor_numbers.get(name)) is not None]
-    reports = [work.results.report(index) for number in numbers for index in work.shards_by_tensor[number]]
-    return digest_document({"results": [[report.mask_digest, report.weights_digest] for report in reports]})
 
 
 def _write_note(work: OutputWork, file: OutputFile, note: FileNote) -> None:

@@ -10,8 +10,6 @@ from typing import Any
 from blake3 import blake3
 
 from masksmith.layouts import Layout, default_axes
-from masksmith_state.blobs.names import result_name
-from masksmith_state.errors import DamagedBlobError
 from masksmith_state.jobs.certificates import certificate, change
 from masksmith_state.jobs.outputs import NOTE_PREFIX
 from masksmith_state.jobs.reports import ShardReport
@@ -36,10 +34,10 @@ def finish(work: OutputWork) -> None:
     finish an output at the same time: the files that they write are the same.
 
     Raises:
-        DamagedBlobError: If a mask was lost meanwhile, and is another one after it was solved again.
         FileNotFoundError: If another worker has finished the output meanwhile and deleted its notes.
     """
     output = work.output
+    work.results.refresh()
     reports = [[work.results.report(index) for index in indices] for indices in work.shards_by_tensor]
     hasher = blake3()
     work.write(output.location_of(MASKS_NAME), _masks(work, reports, hasher))
@@ -82,12 +80,10 @@ def _masks(work: OutputWork, reports: list[list[ShardReport]], hasher: Any) -> I
     header = file_header(infos)
     hasher.update(header)
     yield header
-    for indices, tensor_reports in zip(work.shards_by_tensor, reports, strict=True):
-        for index, report in zip(indices, tensor_reports, strict=True):
+    for indices in work.shards_by_tensor:
+        for index in indices:
             work.check()
             data = work.results.mask(index)
-            if work.results.report(index).mask_digest != report.mask_digest:
-                raise DamagedBlobError(result_name(str(report.result)), is_set_aside=False)  # It was solved again.
             hasher.update(data)
             yield data
 
@@ -113,7 +109,7 @@ def _record(work: OutputWork, reports: list[list[ShardReport]], masks_digest: st
         "totals": totals(tensors),
         "tensors": tensors,
         "inputs": {file.name: {"bytes": file.bytes, "version": file.source.version} for file in output.files},
-        "outputs": {file.name: work.note(file.name).model_dump(exclude={"job", "results"}) for file in output.files}
+        "outputs": {file.name: work.note(file.name).model_dump(exclude={"job"}) for file in output.files}
         | {MASKS_NAME: {"blake3": masks_digest}},
         "copied": [file.name for file in output.copied_files],
         "not_copied": output.names_not_copied,
