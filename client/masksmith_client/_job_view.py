@@ -61,7 +61,7 @@ class JobView:
         return [*self._skipped, *self.document.skipped]
 
     def _without_session(self) -> JobView:
-        """Return what is known of the job, without the session of a `Job`, which cannot be pickled."""
+        """Return what can be pickled of the job: without the session of a `Job`, and what only its downloads need."""
         return JobView(self.document, self._skipped, notes=self.notes)
 
     def __repr__(self) -> str:

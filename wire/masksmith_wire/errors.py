@@ -31,8 +31,8 @@ class Code(StrEnum):
     UNKNOWN_DTYPE = "unknown_dtype"
     UNKNOWN_SOLVER = "unknown_solver"
     UNKNOWN_TENSOR = "unknown_tensor"
-    TENSOR_DOES_NOT_FIT = "tensor_does_not_fit"
-    NO_TENSOR_FITS = "no_tensor_fits"
+    TENSOR_DOES_NOT_FIT = "tensor_does_not_fit"  # It cannot be masked with the pattern, or updated.
+    NO_TENSOR_FITS = "no_tensor_fits"  # No tensor of the job can be masked.
     SOLVER_REFUSED = "solver_refused"  # The solver does not support the pattern or an option.
     EXTRA_MISSING = "extra_missing"
     INSUFFICIENT_MEMORY = "insufficient_memory"

@@ -33,8 +33,8 @@ class JobSpecification:
 
     Attributes:
         options: The options of the request, with the pattern in canonical form.
-        pattern: Of a job without a budget, the pattern of every tensor without its own pattern; of a job with a budget,
-            the family of patterns from which each tensor gets one; of a copy for one tensor, the tensor's pattern.
+        pattern: Without a budget, the default pattern of the tensors, of which some may have their own. With a budget,
+            the family of patterns from which each tensor gets one. In a copy for one tensor, the tensor's pattern.
         budget: The share of entries that all tensors together may keep, and minimum shares of single tensors; or None.
     """
 
@@ -44,7 +44,7 @@ class JobSpecification:
 
     @classmethod
     def parse(cls, options: MasksOptions) -> Self:
-        """Parse options; if they are a request, whose class extends `MasksOptions`, its other members are dropped.
+        """Parse options; of a request, whose class extends `MasksOptions`, only the members of that class are kept.
 
         Raises:
             SpecificationError: If the pattern, the budget or a floor is invalid; if there are floors without a budget;

@@ -1,7 +1,7 @@
 """Compiles kernels in separate processes: those of frequent patterns before the worker is ready, others afterwards.
 
 A process needs memory to compile kernels, and keeps it until it ends. The separate processes end, so their memory is
-freed; pool processes load these kernels from disk.
+freed; the processes that solve, those of Celery's pool, load these kernels from disk.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def prepare_kernels(report: Callable[[str], None]) -> None:
     """
     if is_warm(READY_PATTERNS):
         return
-    # The process prints `COMPILING` if a kernel is not on disk, and `DONE/STEPS` after each step.
-    is_compiling, steps = False, ""
+    # The process prints the line `COMPILING` if a kernel is not on disk, and its progress after each step, as `3/12`.
+    is_compiling, progress = False, ""
     with subprocess.Popen([*WARM_UP, *READY_PATTERNS], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -36,9 +36,9 @@ def prepare_kernels(report: Callable[[str], None]) -> None:
                 is_compiling = True
             else:
                 done, _, total = line.strip().partition("/")
-                steps = f": {done} of {total}"
+                progress = f": {done} of {total}"
             if is_compiling:
-                report(f"compiling kernels, once for this machine{steps}")
+                report(f"compiling kernels, once for this machine{progress}")
     if process.returncode:
         raise RuntimeError(f"compiling kernels failed with exit code {process.returncode}")
 

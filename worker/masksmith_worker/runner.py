@@ -179,7 +179,8 @@ class ShardRunner(PartRunner):
         if method is not None:
             check_installed(method)
         solution = solve_shard(work, score_shard(work), self.device)
-        # Looked at before the update: ADMM replaces the solution by one that depends on it, but has another status.
+        # The status is read before the update: ADMM replaces the solution by another one, whose status does not show
+        # the time limit.
         is_cut_short = solution.status is ms.Status.TIME_LIMIT
         updated = None if method is None else update_shard(work, method, solution)
         solution = solution if updated is None else updated.solution

@@ -27,8 +27,8 @@ def verify(
             "-p",
             metavar="[SELECTOR=]PATTERN",
             help="A pattern such as '2:4', or 'mlp=1:4' for some tensors only; repeatable. Weights may have at most as "
-            "many non-zeros as the pattern keeps, in each group if it has groups. Default: the pattern in the masks "
-            "file, or the masks in a directory that 'masksmith prune' wrote.",
+            "many non-zeros as the pattern keeps, in each group if it has groups. Without it, a masks file is "
+            "checked against its own pattern, and a directory that 'masksmith prune' wrote against its masks.",
         ),
     ] = None,
     masks: Annotated[

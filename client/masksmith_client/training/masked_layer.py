@@ -143,8 +143,8 @@ class MaskedLayer:
         for module in modules:
             weight = module._parameters[self.parameter]
             assert weight is not None
-            # A weight that several copies share is masked once: after that its values have changed, so `follow_origin`
-            # would replace the mask of the copy.
+            # A weight that several copies share is masked once: a second `follow_origin` would take the change of its
+            # values for averaging, and replace the mask of the copy by that of the original.
             if not any(weight is each for each in baked):
                 masking = masking_of(module, self.parameter) or self.masking
                 masking.follow_origin()
@@ -159,8 +159,8 @@ class MaskedLayer:
         Raises:
             InputError: If a module was replaced, or does not use the same weight as the others; if the mask was removed
                 from a module; if the weight is missing, has no values, has another shape, or has a dtype other than
-                floating point; if it was sharded after it was masked in place; or if values were written into masked
-                values.
+                floating point; if it was sharded after it was masked in place; or if something was written in place to
+                the temporary masked weight, where it is lost.
         """
         weight = self.weight
         reason = storage_reason(weight)
@@ -203,7 +203,7 @@ class MaskedLayer:
             )
 
     def check_restored_values(self) -> None:
-        """Check that the weight still has the values of pruned entries that a state of the sparsifier has restored.
+        """After a state has restored the values of pruned entries, check that the weight still has these values.
 
         Called at each step; after the first step they are not checked again, since training changes them.
 

@@ -170,8 +170,9 @@ class Refresher:
         self._reopen()
         shares = self._divide(pattern)
         if shares != self._shares or self._current_storage() != self._storage:
-            # The memory is only for these shares, dtypes and devices. Shares change with the tiles of the pattern, and
-            # when weights are sharded. Values of another dtype would be rounded to the dtype of the memory.
+            # The present memory fits only the shares, dtypes and devices that it was made for. Shares change with the
+            # tiles of the pattern, and when weights are sharded. Values of another dtype would be rounded to the dtype
+            # of the memory.
             self._start(shares)
         pending = PendingRequest(step, pattern, time.monotonic())
         for layer in self._layers:
@@ -238,7 +239,7 @@ class Refresher:
         if not self._process_group.follow():
             return False
         if self.pending is not None:
-            self._wait()  # What handles it may not be able to handle another request at the same time.
+            self._wait()  # The solver may not be able to handle another request at the same time.
             self.pending = None
         self._start(self._divide(None))
         self._process_group.share_masks(self._layers)

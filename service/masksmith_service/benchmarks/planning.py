@@ -37,8 +37,8 @@ def plan_benchmark(request: BenchmarkRequest, records: JobRecords) -> PlannedBen
     """Plan the cases of a request, without creating a job.
 
     Raises:
-        RequestError: If the request is invalid, none of the live workers that announce a named kernel can run it, or
-            the masks cannot be measured.
+        RequestError: If the request is invalid; if it names a kernel that live workers announce, but none of them can
+            run; or if the masks cannot be measured.
     """
     workers = records.bench_workers.live()
     masks: dict[str, PlannedMask] = {}

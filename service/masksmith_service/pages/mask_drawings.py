@@ -119,7 +119,7 @@ def _random_tile(tile: TileSpec, rng: random.Random) -> Rows:
 def _swap_randomly(rows: Rows, rng: random.Random) -> None:
     """Swap the corners of random rectangles where every row and column keeps as many entries as before.
 
-    If a large tile would take too many swaps, its rows and its columns are shuffled before.
+    A tile that would need more than `MAX_SWAPS` swaps gets only that many, and its rows and columns are shuffled first.
     """
     height, width = len(rows), len(rows[0])
     if min(height, width) < 2:

@@ -1,4 +1,4 @@
-"""Parses headers of safetensors files that clients send or name, checks them against bounds, and converts errors."""
+"""Parses headers of files that clients upload or refer to, checks them against bounds, and converts errors."""
 
 from __future__ import annotations
 

@@ -43,10 +43,11 @@ class Matrix:
         return entries_of(operand) == self.entries
 
     def rearranged(self, view: Tensor, result: Tensor) -> Tensor | None:
-        """Return a result as `[out, in, *kernel]`, if it has the shape of `view`, and `view` is the whole matrix.
+        """Return the result of an entry-by-entry operation on `view`, rearranged to `[out, in, *kernel]`.
 
         Returns:
-            None if the view is another part of the storage, or in another order.
+            None if the result has another shape than `view`, or `view` is not the whole matrix: as it is, transposed,
+            or, if all is contiguous, in another shape.
         """
         if view.shape != result.shape:
             return None

@@ -215,7 +215,7 @@ def parameters_without_layout(
 ) -> dict[str, torch.nn.Parameter]:
     """Return the parameters in the blocks whose axes neither names nor modules nor `layouts` show, by plain name.
 
-    Those that are not pruned for another reason, such as convolutions and the scales of a quantiser, are left out.
+    Those that stay dense for another reason, such as convolutions and the scales of a quantiser, are left out.
     """
     locations = _locations(model, {})
     block_of = _block_numbers(blocks)
@@ -227,7 +227,7 @@ def parameters_without_layout(
 
 
 def _shared_names(model: Module, locations: Mapping[str, _Location]) -> dict[str, str]:
-    """Return a dict that maps each other name of a weight that the model has under several names to its first one."""
+    """Return, for weights that the model has under several names, a dict from each later name to the first one."""
     name_of_parameter = {id(parameter): plain_path(model, path) for path, parameter in model.named_parameters()}
     first_name_of = {
         plain_path(model, path): name_of_parameter[id(each)]

@@ -50,11 +50,12 @@ def prune(
 ) -> PrunedModel:
     """Prune the blocks of a model in place, one after the other, each on the outputs of the blocks before it.
 
-    First the calls of the blocks are recorded: the first batch runs through the dense model, up to the last block. If
-    this batch gives the same calls when it runs through the first block only, the other batches run through the first
-    block only, else through all blocks. Then each block runs while statistics of its weights' inputs are gathered; its
-    weights are masked and, by default, updated and tuned; and it runs again to compute the inputs of the next block.
-    Statistics include every matrix product with a weight, and each expert of a stacked weight has its own.
+    First the arguments that the blocks are called with are recorded, except what the block before returns. The first
+    batch runs through all blocks of the dense model. If the same arguments are recorded when only the first block
+    computes and the others are skipped, the other batches run in this faster way. Then each block runs while statistics
+    of its weights' inputs are gathered; its weights are masked and, by default, updated and tuned; and it runs again to
+    compute the inputs of the next block. Statistics include every matrix product with a weight, and each expert of a
+    stacked weight has its own.
 
     Besides the model, these are in memory: the recorded calls, the activations of all batches before and after one
     block, the Gram matrices of one block in float64, and a copy of the weights to prune. On an error or an

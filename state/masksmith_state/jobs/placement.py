@@ -26,7 +26,7 @@ def queue_for_masks_job(
         specification: The job's specification.
         workers: The live workers.
         patterns: The patterns of the tensors, if some tensors have their own; a GPU supports the job if it supports
-            one of them. By default the pattern of the job.
+            at least one of them; the worker solves the others on its CPU. By default the pattern of the job.
     """
     queues = queues_with_workers(workers)
     patterns = list(patterns) or [specification.pattern]

@@ -41,9 +41,9 @@ def output_lock_key(location: str) -> str:
 
 
 def idempotency_redis_key(owner: str, key_digest: str) -> str:
-    """Redis key of what an owner's idempotency key, given by its digest, stands for: the job's id, and the fingerprint.
+    """Redis key of the hash of an owner's idempotency key, which is given by its digest.
 
-    The fingerprint is that of the request with which the idempotency key was first used.
+    The hash has the id of the job, and the fingerprint of the request that first used the idempotency key.
     """
     return f"masksmith:idempotency:{owner}:{key_digest}"
 

@@ -31,7 +31,7 @@ _OUTSIDE = "a link in its path leads outside the root"
 
 
 def is_part_name(path: str) -> bool:
-    """Whether a path has the form of that of a file that is being written, or whose writer was killed."""
+    """Whether a path is that of a part file: one that is being written, or was left when its writer was killed."""
     return _PART_NAME.fullmatch(path.rpartition("/")[2]) is not None
 
 

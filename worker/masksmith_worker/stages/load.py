@@ -26,7 +26,7 @@ class DamagedUploadError(Exception):
 
     Attributes:
         digest: Digest of the upload.
-        tensor: Name of the tensor that is read from it, if it is not the failed shard's own tensor; else None.
+        tensor: Name of the tensor in it, if it was read to divide a budget among all tensors; else None.
     """
 
     def __init__(self, digest: str, tensor: str | None = None) -> None:

@@ -46,7 +46,8 @@ def measure_shard(work: ShardWork, solution: ms.Solution, updated: UpdatedShard 
     shard, rows = work.shard, work.tensor.shape[0]
     layout = work.tensor.layout
     counts = measures.count(solution.mask, (BLOCK_SIDE, BLOCK_SIDE), layout, solution.pattern)
-    # With a layout, a shard consists of whole matrices, so no block is divided between shards.
+    # The report counts blocks of `BLOCK_SIDE` under every pattern, if none is divided between shards. With a layout
+    # none is, since a shard consists of whole matrices.
     has_whole_blocks = layout is not None or (
         shard.first % BLOCK_SIDE == 0 and (shard.last % BLOCK_SIDE == 0 or shard.last == rows)
     )

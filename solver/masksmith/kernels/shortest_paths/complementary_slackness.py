@@ -1,8 +1,9 @@
 """Check complementary slackness exactly, and centre the duals between the kept and the dropped scores.
 
 Shortest paths leave duals at the boundary of their feasible interval, where rounded sums can violate complementary
-slackness. Duals half-way between the kept and the dropped scores of a line leave room for rounding errors; where
-forced entries leave a line only one bound, its dual is at least 1/16 of its largest free score away from the bound.
+slackness. Duals half-way between the kept and the dropped scores of a row or column leave room for rounding errors. If
+all of its free entries are kept, or all are dropped, its dual may have one bound only; then it is at least 1/16 of the
+largest free score away from that bound.
 """
 
 from __future__ import annotations
@@ -31,8 +32,10 @@ def is_proved(tile: Tile, budget: Budget) -> bool:
             kept += np.int64(tile.kept[at])
             if tile.free[at]:
                 total, rest = two_sum(tile.u[i], tile.v[j])
-                side = tile.w[at] - total if tile.w[at] != total else -rest
-                if (side if tile.kept[at] else -side) < 0.0:
+                # Only the sign of w - (u + v) matters. Rounding is monotone: if w differs from the rounded sum, that
+                # difference has the exact sign; if not, the rounding error decides.
+                reduced = tile.w[at] - total if tile.w[at] != total else -rest
+                if (reduced if tile.kept[at] else -reduced) < 0.0:
                     return False
         if budget.at_most and (tile.u[i] < 0.0 or (tile.u[i] > 0.0 and kept < budget.row_keep)):
             return False
@@ -52,7 +55,10 @@ def _cols_proved(tile: Tile, budget: Budget) -> bool:
 
 @inline
 def _middle(low: float, high: float, old: float, margin: float) -> float:
-    """Return the midpoint of an interval; with one bound only, `old`, at least `margin` away from the bound."""
+    """Return the midpoint of an interval.
+
+    If it has one bound only, return `old`, moved if necessary so that it is at least `margin` away from the bound.
+    """
     if low == -np.inf:
         return min(old, high - margin)
     if high == np.inf:
