@@ -118,10 +118,9 @@ class OutputWork:
         """
         location = self.output.note_location(name)
         _, root, path = self.inputs.roots.find(location)
-        data = root.get(path, MAX_NOTE_BYTES)
         try:
-            return FileNote.model_validate_json(data)
-        except ValidationError:
+            return FileNote.model_validate_json(root.get(path, MAX_NOTE_BYTES))
+        except (InvalidLocationError, ValidationError):  # The former if it has more bytes.
             raise ForeignOutputError(
                 f"{location!r} is not as masksmith wrote it; delete it to have {name!r} written again, and submit the "
                 "job again"
