@@ -19,6 +19,7 @@ from masksmith_state.errors import (
     InvalidLocationError,
     NoMasksError,
     NoRootError,
+    ReplacedBlobError,
     RootUnavailableError,
     TooManyShardsError,
     UnreadableRecordError,
@@ -143,6 +144,8 @@ def _damaged_blob(error: DamagedBlobError) -> RequestError:
     if digest is not None:
         return upload_damaged_error(digest)
     problem = "was damaged in the store and was set aside" if error.is_set_aside else "cannot be read from the store"
+    if isinstance(error, ReplacedBlobError):
+        problem = "was replaced by that of another job, which has other values"
     detail = f"a result of this job {problem}; submit the job again to compute it anew"
     return RequestError(Code.RESULT_DAMAGED, detail)
 

@@ -34,7 +34,7 @@ class Settings(StateSettings):
     max_header_bytes: int = Field(default=limit("max_header_bytes"), gt=0)
     """Largest header of a safetensors file, and largest sum of the headers of all files that a job names."""
     max_tensors: int = Field(default=limit("max_tensors"), gt=0)
-    """Maximum number of tensors in a file or a job."""
+    """Maximum number of tensors in a file, in a model in a root, or in a job."""
     max_elements: int = Field(default=limit("max_elements"), gt=0)
     """Maximum number of entries of a tensor."""
     max_shards: int = Field(default=limit("max_shards"), gt=0)

@@ -30,6 +30,18 @@ class UncheckedBlobError(DamagedBlobError):
         self.args = (f"blob {blob} cannot be checked: the list of its digests is missing or damaged",)
 
 
+class ReplacedBlobError(DamagedBlobError):
+    """A blob is intact, but it is not the one that a record names: a result with the same key replaced it.
+
+    Results have the same key whichever machine computes them, and a few of them (`admm`, updated weights) differ
+    between processors. The blob may be that of another job, so it is never set aside.
+    """
+
+    def __init__(self, blob: str) -> None:
+        super().__init__(blob, is_set_aside=False)
+        self.args = (f"blob {blob} was replaced by a result with another digest",)
+
+
 class InstallationError(Exception):
     """Broker, store, roots or a backup cannot be used, or do not belong together; the message says why."""
 

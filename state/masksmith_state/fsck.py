@@ -17,7 +17,7 @@ from .blobs.names import BLOB_FOLDERS, RESULTS, WEIGHTS, is_blob_name, is_sealed
 from .blobs.objects import NotAFileError
 from .blobs.pieces import unseal
 from .blobs.store import BlobStore
-from .errors import DamagedBlobError, InstallationError, UncheckedBlobError
+from .errors import DamagedBlobError, InstallationError, ReplacedBlobError, UncheckedBlobError
 from .installation import IDENTITY_NAME, protect_files
 from .jobs.reports import ShardReport
 from .settings import StateSettings, read_settings
@@ -34,6 +34,9 @@ class FsckReport:
             may be intact, and are left alone.
         unchecked: Names of blobs that cannot be checked, because the list of their pieces' digests is lost, and no
             report has the digest of the whole blob; they may be intact, and are left alone.
+        replaced: Names of masks and weights that are intact, but not those that the report of their result names, since
+            another worker has written the same result at the same time; they are left alone, and jobs that would use
+            them compute them again.
         foreign: Names of files in the store's folders that masksmith did not write; they are left alone.
         repaired: Whether the check ran with `--repair`: damaged blobs are then set aside, so that they are computed or
             sent again, and lists of digests that are missing or damaged are computed again from blobs that have the
@@ -44,6 +47,7 @@ class FsckReport:
     damaged: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
+    replaced: list[str] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)
     repaired: bool = False
 
@@ -67,6 +71,8 @@ def check_store(store: BlobStore) -> FsckReport:
         except UncheckedBlobError:
             report.unchecked.append(name)
             continue
+        except ReplacedBlobError:
+            report.replaced.append(name)
         except DamagedBlobError:
             report.damaged.append(name)
         except StoreError:
@@ -132,6 +138,7 @@ def _text(report: FsckReport) -> str:
     lines = [f"damaged{', set aside' if report.repaired else ''}: {name}" for name in report.damaged]
     lines += [f"cannot be read: {name}" for name in report.unreadable]
     lines += [f"cannot be checked, since the list of its pieces' digests is lost: {name}" for name in report.unchecked]
+    lines += [f"intact, but not what the report of the result names: {name}" for name in report.replaced]
     lines += [f"not written by masksmith: {printable(name)}" for name in report.foreign]
     lines.append(f"{count_text(report.checked)} blob(s) checked, {count_text(len(report.damaged))} damaged")
     if report.damaged and not report.repaired:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import save, save_file
 
 from masksmith_client import Client, InputError, Masks
 from masksmith_wire.headers import build_header
@@ -63,3 +63,18 @@ def test_a_mapping_in_every_respect(client: Client, service: FakeService) -> Non
     assert (len(masks), list(masks), "a" in masks, masks.get("c")) == (2, ["a", "b"], True, None)
     with pytest.raises(KeyError):
         masks["c"]
+
+
+@pytest.mark.parametrize("is_own", [True, False], ids=["own job", "job of another process"])
+def test_results_of_a_job_known_from_its_entry_in_lists(client: Client, service: FakeService, is_own: bool) -> None:
+    """The service answers with such an entry if memory for the document is short, also if the job has ended."""
+    weights = {"a": np.ones((4, 8), np.float32)}
+    job = client.jobs.submit(weights, "2:4")
+    service.finish(job.id)
+    updated = save({"a": np.where(some_mask([4, 8]), weights["a"], 0)})
+    service.results["weights"] = updated
+    for results in ("masks", "weights"):
+        known = job if is_own else client.jobs.get(job.id)
+        known.document = service.jobs[job.id].model_copy(update={"tensors": []})
+        assert list(getattr(known, results)()) == ["a"]
+        assert list(known.report) == ["a"]

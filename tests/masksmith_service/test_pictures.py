@@ -14,7 +14,7 @@ from masksmith_service.app import create_app
 from masksmith_service.jobs import pruned_weights
 from masksmith_service.layers import windows
 from masksmith_service.layers.tiling import Tiling
-from masksmith_state.blobs.names import upload_name
+from masksmith_state.blobs.names import result_name, upload_name
 from masksmith_state.blobs.store import BlobStore
 from masksmith_state.jobs.shards import PlannedTensor
 from masksmith_worker.runner import ShardRunner
@@ -294,3 +294,16 @@ def test_an_intact_mask_whose_list_of_digests_is_lost_is_served_and_stays(client
             list_path.unlink()
     assert client.get(f"/v1/jobs/{job}/{path}").status_code == 200
     assert not Path(settings.store_url, "damaged").exists()
+
+
+def test_a_mask_that_another_job_has_replaced_is_refused_and_stays(client, solve, settings, records):
+    """Two processors may compute one result with different values: the second one is not damaged."""
+    job, store = solve({"w": FLAT}, pattern="2:4", ragged="pad"), BlobStore(settings.store_location)
+    name = result_name(str(records.report(job, 0).result))
+    data = bytes(byte ^ 1 for byte in store.get(name))
+    digest = store.put(name, data)
+    for address in ("masks", "pruned", "window?tensor=w&rows=1&columns=101"):
+        response = client.get(f"/v1/jobs/{job}/{address}")
+        assert (response.status_code, response.json()["code"]) == (409, "result_damaged"), response.text
+        assert "was replaced by that of another job" in response.json()["detail"], address
+    assert store.get(name, digest) == data

@@ -304,6 +304,22 @@ def test_an_index_that_contradicts_its_files_is_refused(client, model, index, re
     assert reason in problem["detail"]
 
 
+def test_tensors_that_the_index_does_not_list_count_for_the_maximum(client, model):
+    files = {"a-1.safetensors": ["w1", "w2"], "a-2.safetensors": ["w3", "bias"]}
+    for unlisted, status in ((8, 200), (9, 413)):
+        for file, names in files.items():
+            more = [f"{file}.{number}" for number in range(unlisted)]
+            save_file(dict.fromkeys([*names, *more], WEIGHT), model / file)
+        response = client.get("/v1/references", params={"location": str(model)})
+        assert response.status_code == status, response.text
+    problem = response.json()
+    assert (problem["code"], problem["limit"]) == ("too_many_tensors", 20)
+    assert f"the model {str(model)!r} has 22 tensors, max_tensors is 20" in problem["detail"]
+    output = {"location": f"{model.parent}/out", "model": str(model)}
+    problem = post(client, tensor(model / "a-1.safetensors"), output=output).json()
+    assert problem["code"] == "too_many_tensors"
+
+
 def test_a_directory_without_one_model_is_refused(client, root, model):
     (root / "texts").mkdir()
     (root / "texts" / "a.txt").touch()

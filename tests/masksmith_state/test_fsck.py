@@ -101,6 +101,22 @@ def test_a_result_without_list_and_report_cannot_be_checked_and_stays(full, caps
     assert f"cannot be checked, since the list of its pieces' digests is lost: {PLAIN[1]}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", PLAIN[1:])
+def test_a_result_that_is_not_the_one_in_its_report_is_named_and_stays(full, store, capsys, name):
+    """Another worker may be about to write its report, or a worker on another processor has written the same result."""
+    other = blake3(b"other").hexdigest()
+    report = ShardReport(result=KEY, mask_digest=blake3(DATA).hexdigest(), weights_digest=blake3(DATA).hexdigest())
+    member = "mask_digest" if name == result_name(KEY) else "weights_digest"
+    store.put_sealed(SEALED[0], report.model_copy(update={member: other}).model_dump_json().encode())
+    before = tree(full)
+    assert main(["--repair", "--json"]) == 0
+    outcome = json.loads(capsys.readouterr().out)
+    assert (outcome["checked"], outcome["damaged"], outcome["replaced"]) == (5, [], [name])
+    assert tree(full) == before
+    assert main([]) == 0
+    assert f"intact, but not what the report of the result names: {name}" in capsys.readouterr().out
+
+
 def test_foreign_files_are_listed_and_not_changed(full, capsys):
     other = full / "tensors" / "thesis.txt"
     other.write_text("precious")

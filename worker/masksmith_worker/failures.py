@@ -125,7 +125,7 @@ def output_failure_report(error: Exception, name: str) -> ShardReport:
     elif isinstance(error, FileNotFoundError | DamagedBlobError):
         code, reason = (
             Code.RESULT_DAMAGED,
-            "a mask or weight was deleted or damaged meanwhile; submit the job again",
+            "a mask or weight was deleted, damaged or replaced meanwhile; submit the job again",
         )
     else:
         failure = _failure(error)

@@ -118,6 +118,7 @@ async def download_masks(session: ServiceSession, job: JobView) -> Masks:
     Raises:
         WireError: If names, shapes, patterns or digests are not those of the job.
     """
+    await _refresh_list_entry(session, job)
     file = await session.download(calls.get_masks(job.id), _entry_count(job))
     try:
         expected = await _expected(session, job)
@@ -144,6 +145,7 @@ async def download_weights(session: ServiceSession, job: JobView, masks: Masks |
     """
     if masks is not None and (masks.job is None or masks.job.id != job.id):
         raise InputError(f"masks= are not those of job {job.id}: pass what its masks() returned")
+    await _refresh_list_entry(session, job)
     file = await session.download(calls.get_weights(job.id), MAX_ITEM_BYTES * _entry_count(job))
     try:
         expected = await _expected(session, job)
@@ -158,6 +160,17 @@ async def download_weights(session: ServiceSession, job: JobView, masks: Masks |
         file.close()
         raise
     return weights
+
+
+async def _refresh_list_entry(session: ServiceSession, job: JobView) -> None:
+    """Read a job's document again if it is only the job's entry in lists.
+
+    The service answers the request that creates a job with the entry if it cannot read the whole document at that
+    moment. An entry has neither tensors nor options.
+    """
+    document = job.document
+    if document.progress.total > 0 and not (document.tensors or document.cases or document.skipped):
+        await refresh(session, job)
 
 
 async def _expected(session: ServiceSession, job: JobView) -> dict[str, ExpectedTensor]:

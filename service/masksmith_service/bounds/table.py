@@ -74,7 +74,8 @@ BOUNDS = (
            (Code.BODY_TOO_LARGE,)),
     Bound("max_header_bytes", DEFAULT_MAX_HEADER_BYTES, "bytes of the header of a safetensors file, and of the "
           "headers of all uploads that a document names", "request", (Code.HEADER_TOO_LARGE,)),
-    Bound("max_tensors", 20_000, "tensors of a file, or of a job", "request", (Code.TOO_MANY_TENSORS,)),
+    Bound("max_tensors", 20_000, "tensors of a file, of a model in a root, or of a job", "request",
+           (Code.TOO_MANY_TENSORS,)),
     _fixed("metadata", MAX_METADATA, "members of `__metadata__` in a header of `max_tensors` tensors", "request",
            (Code.HEADER_TOO_LARGE,)),
     _fixed("name_length", MAX_NAME_LENGTH, "characters of a tensor's name", "request", (Code.INVALID_SAFETENSORS,)),

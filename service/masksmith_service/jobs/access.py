@@ -114,13 +114,13 @@ async def view_job(state: State, job: str, principal: Principal, reservation: Re
     return await anyio.to_thread.run_sync(_document, state, snapshot)
 
 
-async def view_changed_job(
+async def view_created_job(
     state: State, job: str, principal: Principal, reservation: Reservation, response: Response
 ) -> Job | Response:
-    """Release the memory that a request has reserved, and read the document of the job that it has created or canceled.
+    """Release the memory that a request has reserved, and read the document of the job that it has created.
 
     The request has succeeded, so it is not refused if other requests leave too little memory for the document: then the
-    response is the job's entry in lists, with the status 202 (of a created job) or 200, and the headers of `response`.
+    response is the job's entry in lists, with the status (202 by default) and the headers of `response`.
     """
     reservation.release()
     try:
@@ -132,9 +132,8 @@ async def view_changed_job(
     summary = summary_view(rows[0]) if rows else None
     if summary is None:
         raise job_not_found_error(job)
-    status = 202 if "Location" in response.headers else 200
     content = summary.model_dump_json(exclude={"key"})
-    return Response(content, status, dict(response.headers), media_type="application/json")
+    return Response(content, response.status_code or 202, dict(response.headers), media_type="application/json")
 
 
 async def _read_visible(state: State, job: str, principal: Principal, reservation: Reservation) -> Snapshot | None:

@@ -122,12 +122,12 @@ def parse_document_options(document: MasksRequest, max_tensors: int) -> JobSpeci
     return specification
 
 
-def check_tensor_count(count: int, max_tensors: int) -> None:
-    """Check the number of tensors that a job's document names, or that its files have.
+def check_tensor_count(count: int, max_tensors: int, owner: str = "the job") -> None:
+    """Check the number of tensors that a job's document names, or that its files have; `owner` is for the error.
 
     Raises:
         RequestError: If there are too many.
     """
     if count > max_tensors:
-        detail = f"the job has {count} tensors, max_tensors is {max_tensors}"
+        detail = f"{owner} has {count} tensors, max_tensors is {max_tensors}"
         raise RequestError(Code.TOO_MANY_TENSORS, detail, limit=max_tensors)

@@ -10,6 +10,7 @@ from typing import Any
 from masksmith.layouts.foreign_files import not_json_reason, server_error_reason
 from masksmith_service.bounds.table import cost
 from masksmith_service.errors import RequestError
+from masksmith_service.jobs.options import check_tensor_count
 from masksmith_service.middleware.json_bodies import depth
 from masksmith_service.resources import State
 from masksmith_service.uploads.inspector import SMALL_HEADER_BYTES
@@ -183,6 +184,7 @@ class ModelReader:
         for file, (_, header) in files.items():
             for tensor in header.tensors:
                 file_of.setdefault(tensor, file)
+        check_tensor_count(len(file_of), self._settings.max_tensors, f"the model {folder.location!r}")
         return Model(folder, files, file_of, name, sizes, self._config(folder, sizes))
 
     def _config(self, folder: LocatedPath, sizes: Mapping[str, int]) -> dict[str, Any] | None:

@@ -15,6 +15,18 @@ class MismatchError(Exception):
     """A blob is not what its list of pieces, or its known digest, says; or it has no list, and no digest is known."""
 
 
+class OtherDigestError(MismatchError):
+    """The list of a blob has another digest than the known one of the blob: the blob may be intact, but another one.
+
+    Attributes:
+        pieces: The list.
+    """
+
+    def __init__(self, pieces: PieceList) -> None:
+        super().__init__()
+        self.pieces = pieces
+
+
 class NoListError(MismatchError):
     """The list of a blob is missing or damaged, and the blob's digest is not known: the blob may be intact."""
 

@@ -19,12 +19,12 @@ from typing import TypeVar
 from blake3 import blake3
 from obstore.exceptions import BaseError as StoreError
 
-from masksmith_state.errors import DamagedBlobError, UncheckedBlobError
+from masksmith_state.errors import DamagedBlobError, ReplacedBlobError, UncheckedBlobError
 
 from .names import DAMAGED, INCOMING, digest_of_upload, is_blob_name
 from .objects import NotAFileError, Objects
 from .piece_lists import PieceLists
-from .piece_reader import MismatchError, NoListError, read_ranges, verify_pieces
+from .piece_reader import MismatchError, NoListError, OtherDigestError, read_ranges, verify_pieces
 from .pieces import PIECE_BYTES, PieceHasher, PieceList, seal, unseal
 
 T = TypeVar("T")
@@ -86,8 +86,8 @@ class BlobStore:
 
         Raises:
             FileNotFoundError: If it does not exist.
-            DamagedBlobError: If it is damaged or has another digest. It is then set aside, unless the store is
-                read-only.
+            DamagedBlobError: If it is damaged. It is then set aside, unless the store is read-only.
+            ReplacedBlobError: If it is intact but has another digest: it stays, since it may be that of another job.
             UncheckedBlobError: If it cannot be checked, since its list is lost and no digest is known by which the list
                 can be computed again. The blob may be intact, and stays.
         """
@@ -119,7 +119,7 @@ class BlobStore:
         self._read(name, lambda pieces: verify_pieces(self.objects, name, pieces), digest)
 
     def is_intact(self, name: str, digest: str | None = None) -> bool:
-        """Whether a blob exists and is not damaged; a damaged one is set aside, unless the store is read-only."""
+        """Whether a blob exists, has the digest and is not damaged; a damaged one is set aside, unless read-only."""
         try:
             self.verify(name, digest)
         except (FileNotFoundError, DamagedBlobError):
@@ -237,22 +237,38 @@ class BlobStore:
         """Read and check a blob; after a mismatch, read its list without the cache, and read and check once more.
 
         Another process may have replaced the blob, so that the cached list is outdated. After a second mismatch, the
-        blob is handled as damaged; but if it has no usable list, it may be intact, and stays. For errors, see `get`.
+        blob is handled as damaged; but if it has no usable list, it may be intact, and stays. So does a blob that is as
+        its list says, but has another digest than `digest`. For errors, see `get`.
         """
         digest = digest or digest_of_upload(name)
-        has_list = True
+        mismatch = MismatchError()
         for use_cache in (True, False):
             try:
                 pieces = self._lists.get(name, use_cache=use_cache, digest=digest)
                 if digest not in (None, pieces.digest):
-                    raise MismatchError
+                    raise OtherDigestError(pieces)
                 return self._read_once(name, pieces, read)
             except MismatchError as error:
-                has_list = not isinstance(error, NoListError)
-        if not has_list:
+                mismatch = error
+        if isinstance(mismatch, NoListError):
             log.error("blob %s cannot be checked: the list of its digests is missing or damaged", name)
             raise UncheckedBlobError(name)
+        if isinstance(mismatch, OtherDigestError) and self._is_replaced(name, mismatch.pieces):
+            raise ReplacedBlobError(name)
         raise self._handle_damage(name)
+
+    def _is_replaced(self, name: str, pieces: PieceList) -> bool:
+        """Whether a blob that has not its known digest is intact all the same: it agrees with its list.
+
+        Never for an upload with a digest in its name: whatever has another digest is damaged.
+        """
+        if digest_of_upload(name) is not None:
+            return False
+        try:
+            self._read_once(name, pieces, lambda pieces: verify_pieces(self.objects, name, pieces))
+        except MismatchError:
+            return False
+        return True
 
     def _read_once(self, name: str, pieces: PieceList, read: Callable[[PieceList], T]) -> T:
         """Call `read`; if the store raises an error, find its reason.

@@ -73,8 +73,16 @@ class PlannedOutput(BaseModel):
 
 
 class FileNote(BaseModel):
-    """A note on a complete file of weights: its size, its BLAKE3 digest, and the job that wrote or checked it last."""
+    """A note on a complete file of weights.
+
+    Attributes:
+        bytes: Size of the file.
+        blake3: Its BLAKE3 digest.
+        job: The job that wrote or checked the file last.
+        results: Digest of the masks and updated weights in the file (`OutputWork.results_digest`); empty if not known.
+    """
 
     bytes: int
     blake3: str
     job: str = ""
+    results: str = ""

@@ -181,7 +181,7 @@ def test_a_complete_file_that_was_changed_is_named_and_not_overwritten(
         check_output(root, tmp_path)
 
 
-@pytest.mark.parametrize("note", ["[" * 4000, "{}", '{"bytes": -1, "blake3": 1}'])
+@pytest.mark.parametrize("note", ["[" * 4000, "x" * 5000, "{}", '{"bytes": -1, "blake3": 1}'])
 def test_a_note_that_masksmith_has_not_written_is_named(app, runner, records, root, model, url, tmp_path, note):
     with TestClient(app) as client:
         job = submit(client, model, f"{url}/out")

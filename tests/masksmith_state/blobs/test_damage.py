@@ -11,7 +11,7 @@ from blake3 import blake3
 from masksmith_state.blobs.names import piece_list_name, result_name, statistic_name, upload_name
 from masksmith_state.blobs.pieces import PieceHasher, PieceList
 from masksmith_state.blobs.store import BlobStore
-from masksmith_state.errors import DamagedBlobError, UncheckedBlobError
+from masksmith_state.errors import DamagedBlobError, ReplacedBlobError, UncheckedBlobError
 
 MIB = 2**20
 DATA = np.random.default_rng(0).bytes(2 * MIB + 1000)
@@ -164,7 +164,37 @@ def test_a_blob_must_have_the_recorded_digest(store, root):
     digest = blake3(DATA).hexdigest()
     assert store.get(NAME, digest) == DATA
     assert not store.is_intact(NAME, blake3(OTHER).hexdigest())
+    assert store.get(NAME, digest) == DATA
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+def test_a_blob_that_a_later_result_has_replaced_stays(store, root, read, caplog):
+    """A result's key does not name the processor, on which a few results depend, so two jobs may name two digests."""
+    earlier, later = blake3(DATA).hexdigest(), blake3(OTHER).hexdigest()
+    read(store, earlier)
+    BlobStore(store.url).put(NAME, OTHER)
+    with pytest.raises(ReplacedBlobError, match=f"{NAME} was replaced") as caught:
+        read(store, earlier)
+    assert not caught.value.is_set_aside
+    read(store, later)
+    assert store.get(NAME, later) == OTHER
+    assert not list(store.list_damaged())
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+def test_a_damaged_blob_with_another_digest_is_set_aside(store, root, read):
+    flip(root / NAME, -1)
+    with pytest.raises(DamagedBlobError, match="was set aside"):
+        read(BlobStore(store.url), blake3(OTHER).hexdigest())
     assert store.size(NAME) is None
+
+
+def test_an_upload_that_has_not_the_digest_in_its_name_is_set_aside(store):
+    name = upload_name(blake3(OTHER).hexdigest())
+    store.put(name, DATA)
+    with pytest.raises(DamagedBlobError, match="was set aside"):
+        store.get(name)
+    assert store.size(name) is None
 
 
 def test_a_sealed_blob_that_is_damaged_is_set_aside(store):

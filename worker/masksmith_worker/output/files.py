@@ -61,15 +61,14 @@ def _write_or_check(work: OutputWork, file: OutputFile, sizes: dict[str, int]) -
     """Write a file of weights, then its note.
 
     If an earlier job wrote the file already, check its digest instead; the new note then names this job as the one that
-    checked the file.
+    checked the file. If that job's results were computed again since, with other values, the file is written again.
 
     Raises:
         ForeignOutputError: If the file has another digest: its content is not from masksmith, so it is not overwritten.
+        ShardFailedError: If a tensor of the file has no mask.
     """
     if not _is_complete(work, file, sizes):
-        pieces = _HashedPieces(_pieces(work, file))
-        work.write(work.output.location_of(file.name), pieces)
-        _write_note(work, file, FileNote(bytes=pieces.size, blake3=pieces.hasher.hexdigest()))
+        _write(work, file)
     elif not _is_checked(work, file):
         note, hasher = work.note(file.name), blake3()
         for piece in work.read_output(file.name, file.bytes):
@@ -80,7 +79,20 @@ def _write_or_check(work: OutputWork, file: OutputFile, sizes: dict[str, int]) -
                 f"{location!r} is not as masksmith wrote it; restore it, or delete it to have it written again, and "
                 "submit the job again"
             )
-        _write_note(work, file, note)
+        if note.results == work.results_digest(file):
+            _write_note(work, file, note)
+        else:
+            # The note is deleted first: the new file must never be taken for one that is not as its note says.
+            work.delete(work.output.note_location(file.name))
+            _write(work, file)
+
+
+def _write(work: OutputWork, file: OutputFile) -> None:
+    """Write a file of weights, then its note."""
+    pieces = _HashedPieces(_pieces(work, file))
+    work.write(work.output.location_of(file.name), pieces)
+    results = work.results_digest(file)
+    _write_note(work, file, FileNote(bytes=pieces.size, blake3=pieces.hasher.hexdigest(), results=results))
 
 
 def _write_note(work: OutputWork, file: OutputFile, note: FileNote) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from blake3 import blake3
 
 from masksmith.layouts import Layout, default_axes
+from masksmith_state.errors import ReplacedBlobError
 from masksmith_state.jobs.certificates import certificate, change
 from masksmith_state.jobs.outputs import NOTE_PREFIX
 from masksmith_state.jobs.reports import ShardReport
@@ -35,9 +36,13 @@ def finish(work: OutputWork) -> None:
 
     Raises:
         FileNotFoundError: If another worker has finished the output meanwhile and deleted its notes.
+        ReplacedBlobError: If a file of weights has other masks or updated weights than those of the shards' reports.
     """
     output = work.output
     work.results.refresh()
+    for file in output.files:
+        if work.note(file.name).results != work.results_digest(file):
+            raise ReplacedBlobError(file.name)
     reports = [[work.results.report(index) for index in indices] for indices in work.shards_by_tensor]
     hasher = blake3()
     work.write(output.location_of(MASKS_NAME), _masks(work, reports, hasher))
@@ -109,7 +114,7 @@ def _record(work: OutputWork, reports: list[list[ShardReport]], masks_digest: st
         "totals": totals(tensors),
         "tensors": tensors,
         "inputs": {file.name: {"bytes": file.bytes, "version": file.source.version} for file in output.files},
-        "outputs": {file.name: work.note(file.name).model_dump(exclude={"job"}) for file in output.files}
+        "outputs": {file.name: work.note(file.name).model_dump(exclude={"job", "results"}) for file in output.files}
         | {MASKS_NAME: {"blake3": masks_digest}},
         "copied": [file.name for file in output.copied_files],
         "not_copied": output.names_not_copied,

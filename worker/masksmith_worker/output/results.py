@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from masksmith_state.blobs.names import result_name, weights_name
 from masksmith_state.blobs.store import BlobStore
-from masksmith_state.errors import DamagedBlobError
+from masksmith_state.errors import DamagedBlobError, ReplacedBlobError
 from masksmith_state.jobs.reports import ShardReport
 
 
@@ -45,8 +45,7 @@ class ShardResults:
         """Return the report of a shard; if no report with a result was read, the shard is solved first.
 
         Raises:
-            ShardFailedError: If the shard failed in another worker.
-            Exception: Any error of solving the shard in this process.
+            ShardFailedError: If the shard failed in another worker, or cannot be solved in this process.
         """
         if index not in self._reports:
             self._reports[index] = self._ensure_solved(index)
@@ -56,8 +55,10 @@ class ShardResults:
         """Read the packed mask of a shard.
 
         Raises:
-            ShardFailedError, Exception: As `report` does.
+            ShardFailedError: As `report` does.
             FileNotFoundError, DamagedBlobError: If the mask is still missing or damaged after solving the shard again.
+            ReplacedBlobError: If solving the shard again has another result than the one that was reported first: the
+                job's document, and what was written before, have the first one.
         """
         return self._read(index, lambda report: self._store.get(result_name(str(report.result)), report.mask_digest))
 
@@ -68,8 +69,12 @@ class ShardResults:
         )
 
     def _read(self, index: int, read: Callable[[ShardReport], bytes]) -> bytes:
+        report = self.report(index)
         try:
-            return read(self.report(index))
+            return read(report)
         except (FileNotFoundError, DamagedBlobError):
-            self._reports[index] = self._ensure_solved(index)
-            return read(self._reports[index])
+            again = self._ensure_solved(index)
+        if (again.mask_digest, again.weights_digest) != (report.mask_digest, report.weights_digest):
+            raise ReplacedBlobError(result_name(str(report.result)))
+        self._reports[index] = again
+        return read(again)

@@ -14,6 +14,7 @@ from masksmith_state.jobs.outputs import FileNote, OutputFile, PlannedOutput
 from masksmith_state.jobs.plans import MasksPlan
 from masksmith_state.jobs.shards import Shard, Source, shards_by_tensor as group_by_tensor
 from masksmith_state.roots.root import Root
+from masksmith_wire.digests import digest_document
 from masksmith_wire.errors import TensorError
 from masksmith_wire.headers import Header, HeaderError, check_members, parse_header, read_header_text
 from masksmith_wire.output_names import RECORD_NAME
@@ -117,14 +118,24 @@ class OutputWork:
         """
         location = self.output.note_location(name)
         _, root, path = self.inputs.roots.find(location)
-        data = root.get(path, MAX_NOTE_BYTES)
         try:
-            return FileNote.model_validate_json(data)
-        except ValidationError:
+            return FileNote.model_validate_json(root.get(path, MAX_NOTE_BYTES))
+        except (InvalidLocationError, ValidationError):  # The former if it has more bytes.
             raise ForeignOutputError(
                 f"{location!r} is not as masksmith wrote it; delete it to have {name!r} written again, and submit the "
                 "job again"
             ) from None
+
+    def results_digest(self, file: OutputFile) -> str:
+        """Digest of the digests of the masks and updated weights of a file's tensors, from the shards' reports.
+
+        Raises:
+            ShardFailedError: If one of the shards failed.
+        """
+        names = sorted(self.tensor_numbers.keys() & self.header(file).tensors.keys())
+        numbers = [self.tensor_numbers[name] for name in names]
+        reports = [self.results.report(index) for number in numbers for index in self.shards_by_tensor[number]]
+        return digest_document({"results": [[report.mask_digest, report.weights_digest] for report in reports]})
 
     def write(self, location: str, pieces: Iterable[bytes | memoryview]) -> None:
         """Write a file of the output."""
