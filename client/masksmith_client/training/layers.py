@@ -37,6 +37,7 @@ from .shared_weights import shared_axes_reason
 from .unsupported import refuse_ddp, refuse_fsdp1, refuse_overlaps, unsupported_reason
 
 LAYER_CLASSES = (torch.nn.Linear, torch.nn.modules.conv._ConvNd)
+CONTAINERS = (torch.nn.ParameterList, torch.nn.ParameterDict)
 ATTENTION_WEIGHTS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 
 
@@ -85,13 +86,17 @@ class ModelWeight:
         holders += [(module, other.rpartition(".")[2]) for other, module in self.other_names.items()]
         reasons = (unsupported_reason(module, parameter) for module, parameter in holders)
         reason = next(filter(None, reasons), None)
-        if reason is None and self.other_names:
-            other = next(iter(self.other_names))
+        other = next((path for path, module in self.other_names.items() if not self._only_lists_it(module)), None)
+        if reason is None and other is not None:
             return (
                 f"the model also holds it as {other!r}, which a mask of {name!r} does not reach: let both modules have "
                 "it under one name, or read it from one of them"
             )
         return reason
+
+    def _only_lists_it(self, module: torch.nn.Module) -> bool:
+        """Whether a module is a container that lists the weight of another module, as for groups of an optimizer."""
+        return isinstance(module, CONTAINERS) and not isinstance(self.module, CONTAINERS)
 
     def is_outside_layers(self, name: str) -> bool:
         """Whether it is a matrix that is no layer's weight: it may be used as `x @ w` or as `x @ w.T`.
