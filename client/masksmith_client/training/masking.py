@@ -26,7 +26,7 @@ from .sharding import Sharding, as_sharded, is_dtensor, local, register_sharding
 
 SAMPLE = 1024
 """Number of entries that are compared to see whether a weight has changed; of smaller weights, all entries."""
-NOT_COPIED = ("_owner", "_origin", "gradient", "watches")
+NOT_COPIED = ("_owner", "_origin", "gradient", "watches", "has_lost_write")
 """Attributes of a masking that copies do not take over."""
 
 

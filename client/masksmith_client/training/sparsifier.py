@@ -232,8 +232,9 @@ class Sparsifier(MaskedModel):
                 own masks if it has any; the sparsifier stays on the model.
 
         Raises:
-            InputError: If a copy is passed that lacks a masked layer; or if no copy is passed, and the masks are baked
-                or a masked layer was replaced.
+            InputError: If a copy is passed that lacks a masked layer; if no copy is passed, and the masks are baked or
+                a masked layer was replaced; if values were written in place into a masked weight, of the copy if one is
+                passed, which is temporary; or if an adapter is merged into a masked layer.
         """
         if model is not None and model is not self._model:
             return bake_copy(self._model, model, self._layers)

@@ -280,6 +280,18 @@ def test_a_weight_masked_in_place_is_not_touched_while_its_adapter_is_merged(kin
     assert ms.verify(model[1].weight != 0, PATTERN)
 
 
+@pytest.mark.parametrize("kind", MERGING)
+def test_a_copy_whose_adapter_is_merged_is_not_baked(kind):
+    model = model_that_merges(kind)
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, None, Fixed(), in_place=True)
+    average = copy.deepcopy(model).eval()
+    merged = average[1].weight.detach().clone()
+    with pytest.raises(InputError, match=r"the copy's layer '1.*' has an adapter, and it is merged already"):
+        sparsifier.bake(average)
+    assert torch.equal(average[1].weight, merged)
+    assert ms.verify(sparsifier.bake(average.train())[1].weight != 0, PATTERN)
+
+
 @pytest.mark.parametrize("in_place", [False, True])
 def test_an_adapter_that_is_merged_before_masks_is_refused(in_place):
     model = model_that_merges("a subclass").eval()

@@ -1,5 +1,7 @@
 """What is written to a masked weight reaches the dense one, or is refused at the next step."""
 
+import copy
+
 import pytest
 import torch
 import transformers
@@ -108,6 +110,28 @@ def test_a_write_into_masked_values_that_are_still_held_is_refused_once(model):
     sparsifier.step()
     clamp(weight)
     del weight
+    with pytest.raises(InputError, match=LOST):
+        sparsifier.step()
+
+
+def test_a_copy_with_lost_writes_is_not_baked(model):
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, None)
+    average = copy.deepcopy(model)
+    with torch.no_grad():
+        average[2].weight.mul_(0.9).add_(model[2].weight, alpha=0.1)
+    before = average.get_parameter("4.weight").detach().clone()
+    with pytest.raises(InputError, match=r"the copy's '2.weight' was written to.*copy.get_parameter\('2.weight'\)"):
+        sparsifier.bake(average)
+    assert torch.equal(average.get_parameter("4.weight"), before)
+    set_to_three(average.get_parameter("2.weight"))
+    assert torch.equal(sparsifier.bake(average)[2].weight, 3.0 * sparsifier.masks["2.weight"])
+    sparsifier.step()
+
+
+def test_a_copy_does_not_take_over_a_lost_write(model):
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, None)
+    set_to_three(model[2].weight)
+    sparsifier.bake(copy.deepcopy(model))
     with pytest.raises(InputError, match=LOST):
         sparsifier.step()
 
