@@ -246,6 +246,12 @@ class Masking(torch.nn.Module):
         state = {name: value for name, value in self.__dict__.items() if name not in NOT_COPIED}
         return {**state, "_owner": _no_owner, "_origin": None, "gradient": None, "records_gradient": False}
 
+    def _replicate_for_data_parallel(self) -> Masking:
+        # A replica has the attributes of the original, hence also its dict of watches, and may end before what it adds.
+        replica: Masking = super()._replicate_for_data_parallel()  # type: ignore[no-untyped-call]
+        replica.__dict__.pop("watches", None)
+        return replica
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Masking:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         device = fn(self.mask).device

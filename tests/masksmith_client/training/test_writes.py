@@ -1,6 +1,7 @@
 """What is written to a masked weight reaches the dense one, or is refused at the next step."""
 
 import copy
+import gc
 
 import pytest
 import torch
@@ -155,3 +156,20 @@ def test_training_and_evaluation_write_to_no_masked_values():
                 model.eval()(torch.randn(4, model[0].in_features))
             sparsifier.step()
         assert ms.verify(weight != 0, PATTERN)
+
+
+@pytest.mark.parametrize("method", ["sr-ste", "trainable-thresholds"])
+def test_replicas_of_data_parallel_leave_nothing_behind(model, method):
+    Sparsifier(model, PATTERN, ms.solve, None, method)
+    masking = model[2].weight_masking
+    held = model[2].weight  # Watched.
+    for _ in range(2):
+        replica, replica_of_masking = (each._replicate_for_data_parallel() for each in (model[2], masking))
+        replica._modules["weight_masking"] = replica_of_masking
+        for original, its_replica in ((model[2], replica), (masking, replica_of_masking)):
+            for name, parameter in original._parameters.items():
+                setattr(its_replica, name, parameter.clone())  # As torch.nn.parallel.replicate does.
+        outputs = replica(torch.randn(2, model[2].in_features, requires_grad=True))
+        del replica, replica_of_masking, its_replica, original, outputs
+    gc.collect()
+    assert [watch() is held for watch in masking.watches.values()] == [True]
