@@ -113,15 +113,20 @@ def refuse_merged_modules(
 
 
 def _is_merged(module: torch.nn.Module) -> bool:
+    """Whether a module has an adapter that is merged; loralib's without an adapter (rank 0) say so in `eval()`, too."""
     # `hasattr` of the class first: a module without the attribute is the common case, and its `getattr` is slow.
-    return ("merged" in vars(module) or hasattr(type(module), "merged")) and getattr(module, "merged", False) is True
+    has_attribute = "merged" in vars(module) or hasattr(type(module), "merged")
+    return has_attribute and getattr(module, "merged", False) is True and _has_adapter(module)
+
+
+def _has_adapter(module: torch.nn.Module) -> bool:
+    return "base_layer" in module._modules or any(hasattr(module, attribute) for attribute, _ in FACTOR_ATTRIBUTES)
 
 
 def _bases_of(holder: torch.nn.Module) -> Iterator[torch.nn.Module]:
-    """Iterate over the modules whose weight an adapter may be merged into: its module, and the one that it wraps."""
+    """Iterate over the modules whose weight a merged adapter may be in: the holder of the adapter, and its modules."""
     yield holder
-    if "base_layer" in holder._modules or any(hasattr(holder, attribute) for attribute, _ in FACTOR_ATTRIBUTES):
-        yield from holder.children()
+    yield from holder.children()
 
 
 def adapters_of(holder: torch.nn.Module, name: str) -> Iterator[Adapter]:

@@ -299,6 +299,17 @@ def test_an_adapter_that_is_merged_before_masks_is_refused(in_place):
         Sparsifier(model, PATTERN, ms.solve, None, Fixed(), in_place=in_place)
 
 
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_merged_layer_without_an_adapter_is_a_plain_one(in_place):
+    """As loralib's with rank 0, which set `merged` in `eval()`."""
+    model = torch.nn.Sequential(*[torch.nn.Linear(16, 16) for _ in range(3)])
+    model[1].merged = True
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, None, Fixed(), in_place=in_place)
+    sparsifier.step()
+    sparsifier.bake()
+    assert ms.verify(model[1].weight != 0, PATTERN)
+
+
 def test_other_code_that_trains_or_merges_reads_masked_weights():
     model = model_of("own")
     sparsifier = Sparsifier(model, PATTERN, ms.solve, None, Fixed())
