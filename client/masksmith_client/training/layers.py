@@ -34,7 +34,7 @@ from .masking import Masking
 from .methods.method import Method
 from .names import paths_by_module
 from .shared_weights import shared_axes_reason
-from .unsupported import refuse_ddp, refuse_fsdp1, refuse_overlaps, unsupported_reason
+from .unsupported import refuse_ddp, refuse_fsdp1, refuse_overlaps, renormalised_reason, unsupported_reason
 
 LAYER_CLASSES = (torch.nn.Linear, torch.nn.modules.conv._ConvNd)
 CONTAINERS = (torch.nn.ParameterList, torch.nn.ParameterDict)
@@ -114,6 +114,8 @@ def choose(
     layers: Globs,
     exclude: Globs,
     layouts: Mapping[str, str] | None = None,
+    *,
+    in_place: bool = False,
 ) -> tuple[list[MaskedLayer], dict[str, str]]:
     """Select the layers to mask.
 
@@ -126,6 +128,7 @@ def choose(
             leave out weights that are dense by their role (`Roles`), such as routers.
         exclude: Names or globs of layers or weights to leave dense.
         layouts: Axes by name of weight; a matrix that is no layer's weight needs them.
+        in_place: Whether zeros will be written into the weights.
 
     Returns:
         The layers, not yet attached; and the reasons of the weights that stay dense, by name.
@@ -146,6 +149,8 @@ def choose(
         user_layouts = {name: Layout.parse(axes) for name, axes in (layouts or {}).items()}
         candidates = with_layouts(candidates, user_layouts, _config(model))
     candidates = [_with_shared_axes(candidate, weights[candidate.name], pattern) for candidate in candidates]
+    if not in_place:
+        candidates = [_with_renormalised_reason(candidate, weights[candidate.name]) for candidate in candidates]
     try:
         selection = select(candidates, pattern, layers, exclude, noun="linear or convolution layer")
     except SelectionError as error:
@@ -281,6 +286,12 @@ def _with_shared_axes(candidate: Candidate, weight: ModelWeight, pattern: Patter
     if weight.value is None or weight.parameter != "weight" or is_user_layout or candidate.unsupported_reason:
         return candidate
     return replace(candidate, unsupported_reason=shared_axes_reason(weight.modules, weight.value, pattern))
+
+
+def _with_renormalised_reason(candidate: Candidate, weight: ModelWeight) -> Candidate:
+    """Return a candidate with the reason why its modules do not allow masked values, if there is one."""
+    reason = candidate.unsupported_reason or renormalised_reason(weight.modules.values())
+    return replace(candidate, unsupported_reason=reason)
 
 
 def _spellings(model: torch.nn.Module, path: str, weight: ModelWeight) -> list[str]:

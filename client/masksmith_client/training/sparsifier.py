@@ -109,7 +109,9 @@ class Sparsifier(MaskedModel):
         self.schedule.check(self.pattern)
         is_sparse = check_compute(compute, self.pattern, self.schedule, in_place)
         reshard(model)
-        masked_layers, self._skipped = choose(model, self.pattern, self.method, layers, exclude, layouts)
+        masked_layers, self._skipped = choose(
+            model, self.pattern, self.method, layers, exclude, layouts, in_place=in_place
+        )
         refuse_merged(model, masked_layers)
         super().__init__(model, masked_layers, in_place=in_place)
         if is_sparse:

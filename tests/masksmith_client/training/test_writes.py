@@ -146,6 +146,20 @@ def test_writes_reach_weights_of_a_dense_phase_and_weights_masked_in_place():
         sparsifier.step()
 
 
+@pytest.mark.parametrize("layer", [torch.nn.Embedding, torch.nn.EmbeddingBag])
+def test_an_embedding_that_renormalises_what_it_looks_up_is_masked_in_place_alone(layer):
+    torch.manual_seed(0)
+    model = torch.nn.ModuleDict({"embedding": layer(16, 16, max_norm=1.0), "linear": torch.nn.Linear(16, 16)})
+    options = {"masks": ms.solve, "refresh": None, "method": "fixed", "layers": ["embedding", "linear"]}
+    with pytest.raises(InputError, match=r"'embedding.weight' cannot be masked: an embedding with max_norm.*in_place"):
+        Sparsifier(model, "50%", **options)
+    sparsifier = Sparsifier(model, "50%", in_place=True, **options)
+    model["linear"](model["embedding"](torch.arange(4).unsqueeze(0))).sum().backward()
+    sparsifier.step()
+    assert ms.verify(model["embedding"].weight != 0, "50%")
+    sparsifier.bake()
+
+
 def test_training_and_evaluation_write_to_no_masked_values():
     model = perceptron()
     with Sparsifier(model, PATTERN, ms.solve, WAITING) as sparsifier:
