@@ -155,7 +155,8 @@ class Sparsifier(MaskedModel):
 
         Raises:
             InputError: If layers are dense at this step by the schedule, a masked layer was replaced or cannot be
-                masked any more, `scores` returns something else than the scores of a layer, or the masks are baked.
+                masked any more, `scores` returns something else than the scores of a layer, the masks are baked, values
+                were written in place into a masked weight, or an adapter is merged into a masked layer.
             ClientError: If the request fails; or if a layer gets no mask: the message names the first such layer.
         """
         self._check_not_baked()
@@ -281,8 +282,8 @@ class Sparsifier(MaskedModel):
 
         Raises:
             InputError: If the pattern, the method or the layers of the state differ; a member is missing or has another
-                type; the masks are baked; or a masked layer was replaced or cannot be masked any more. Nothing is
-                changed then.
+                type; the masks are baked; a masked layer was replaced or cannot be masked any more; values were written
+                in place into a masked weight; or an adapter is merged into a masked layer. Nothing is changed then.
         """
         self._check_not_baked()
         self._check_and_adopt_layers()
