@@ -101,6 +101,8 @@ def test_a_mask_without_entries_is_not_valid(
     (tmp_path / "masks").write_bytes(file_header({"w": info}, as_bool=not is_packed))
     assert run(["verify", str(tmp_path / "masks"), "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["masks"][0]["message"] == "it has no entries"
+    assert run(["verify", str(tmp_path / "masks")]) == 1
+    assert "1 of 1 mask(s) violate their patterns, or do not fit them" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

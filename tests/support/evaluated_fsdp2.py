@@ -178,12 +178,26 @@ def refused_out_of_reach():
     return refusal
 
 
+def refused_lost_write():
+    """Values that were written into masked values of a sharded weight."""
+    model = perceptron()
+    fully_shard(model, mesh=init_device_mesh("cpu", (dist.get_world_size(),)))
+    sparsifier = Sparsifier(model, "2:4", ms.solve, None, "sr-ste")
+    with torch.no_grad():
+        model[2].weight.zero_()
+    try:
+        sparsifier.bake()
+    except InputError as error:
+        return str(error)
+
+
 def main(rank, world, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
     results = {name: [act(lambda run: None), act(Run.evaluate)] for name, act in ACTIONS.items()}
     results["loaded after sharding"] = loaded_after_sharding()
-    torch.save({"results": results, "refusal": refused_out_of_reach()}, f"{folder}/{rank}.pt")
+    refusals = {"out of reach": refused_out_of_reach(), "lost write": refused_lost_write()}
+    torch.save({"results": results, "refusals": refusals}, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 

@@ -59,8 +59,7 @@ class Checkpoint:
         shards = read_shards(weights, is_index=is_index)
         config = read_config(weights.parent)
         if config is not None and (is_index or not is_listed(weights)):
-            shapes = {tensor.name: tensor.shape for tensor in shards.tensors.values()}
-            _check_config(config, shapes, weights.parent)
+            _check_config(config, shards, weights.parent)
         return cls(path, weights, _in_natural_order(shards), shards.headers, config, shards.unlisted, shards.duplicates)
 
     @property
@@ -190,19 +189,26 @@ class Checkpoint:
         ]
         return texts + [
             f"{tensor.file.name} contains {name!r}, which the index does not list; it is treated like a listed one, "
-            f"since from_pretrained loads it"
+            f"since from_pretrained loads it if the model has it"
             for name, tensor in self.unlisted.items()
         ]
 
 
-def _check_config(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], folder: Path) -> None:
+def _check_config(config: Mapping[str, Any], shards: Shards, folder: Path) -> None:
     """Refuse a config that contradicts the tensors.
 
-    Names of settings differ between models, so a contradiction may be apparent only: the config is accepted if the
-    model that it names, as `transformers` builds it, has exactly the matrices of the checkpoint.
+    It may contradict the tensors that the index does not list: they may be of blocks that were removed from index and
+    config, and not from the files. Names of settings differ between models, so a contradiction may be apparent only:
+    the config is accepted if the model that it names, as `transformers` builds it, has exactly the matrices of the
+    checkpoint.
     """
+    shapes = {tensor.name: tensor.shape for tensor in shards.tensors.values()}
     contradiction = find_contradiction(config, shapes, folder / CONFIG_NAME)
-    if contradiction is not None and not has_matrices_of_config_model(folder, shapes):
+    if contradiction is None:
+        return
+    listed_shapes = {name: shape for name, shape in shapes.items() if name not in shards.unlisted}
+    is_of_listed = not shards.unlisted or find_contradiction(config, listed_shapes, folder / CONFIG_NAME) is not None
+    if is_of_listed and not has_matrices_of_config_model(folder, shapes):
         raise InputError(contradiction)
 
 

@@ -111,6 +111,6 @@ def _show_table(results: list[dict[str, Any]]) -> None:
     )
     masks, violating = count_text(len(results)), sum(not result["ok"] for result in results)
     if violating:
-        print_line(f"{count_text(violating)} of {masks} mask(s) violate their patterns")
+        print_line(f"{count_text(violating)} of {masks} mask(s) violate their patterns, or do not fit them")
     else:
         print_line(f"{masks} mask(s): all satisfy their patterns")

@@ -89,26 +89,44 @@ def refuse_merged(model: torch.nn.Module, layers: Iterable[MaskedLayer]) -> None
     The weight then contains the adapter, also in pruned entries; when the adapter is unmerged, it is subtracted from
     weights that may have been masked in the meantime.
     """
+    refuse_merged_modules(model, ((layer.name, layer.modules) for layer in layers))
+
+
+def refuse_merged_modules(
+    model: torch.nn.Module, layers: Iterable[tuple[str, Mapping[str, torch.nn.Module]]], of: str = ""
+) -> None:
+    """Raise `InputError` as `refuse_merged` does.
+
+    Args:
+        model: A model.
+        layers: Names of weights, each with the modules of the model that use the weight, by path.
+        of: What the layers are of, for messages, such as `"the copy's "`.
+    """
     merged_ids = {id(part) for module in model.modules() if _is_merged(module) for part in _bases_of(module)}
-    for layer in layers if merged_ids else ():
-        path = next((path for path, module in layer.modules.items() if id(module) in merged_ids), None)
+    for name, modules in layers if merged_ids else ():
+        path = next((path for path, module in modules.items() if id(module) in merged_ids), None)
         if path is not None:
             raise InputError(
-                f"layer {path!r} has an adapter, and it is merged already, so the weight {layer.name!r} is dense: "
+                f"{of}layer {path!r} has an adapter, and it is merged already, so the weight {name!r} is dense: "
                 "unmerge it first (loralib's layers: train()), then use merge_adapters() of the Sparsifier"
             )
 
 
 def _is_merged(module: torch.nn.Module) -> bool:
+    """Whether a module has an adapter that is merged; loralib's without an adapter (rank 0) say so in `eval()`, too."""
     # `hasattr` of the class first: a module without the attribute is the common case, and its `getattr` is slow.
-    return ("merged" in vars(module) or hasattr(type(module), "merged")) and getattr(module, "merged", False) is True
+    has_attribute = "merged" in vars(module) or hasattr(type(module), "merged")
+    return has_attribute and getattr(module, "merged", False) is True and _has_adapter(module)
+
+
+def _has_adapter(module: torch.nn.Module) -> bool:
+    return "base_layer" in module._modules or any(hasattr(module, attribute) for attribute, _ in FACTOR_ATTRIBUTES)
 
 
 def _bases_of(holder: torch.nn.Module) -> Iterator[torch.nn.Module]:
-    """Iterate over the modules whose weight an adapter may be merged into: its module, and the one that it wraps."""
+    """Iterate over the modules whose weight a merged adapter may be in: the holder of the adapter, and its modules."""
     yield holder
-    if "base_layer" in holder._modules or any(hasattr(holder, attribute) for attribute, _ in FACTOR_ATTRIBUTES):
-        yield from holder.children()
+    yield from holder.children()
 
 
 def adapters_of(holder: torch.nn.Module, name: str) -> Iterator[Adapter]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from masksmith.layouts import plain_path
 from masksmith_client._errors import InputError
 
+from .adapters import refuse_merged_modules
 from .masked_layer import MaskedLayer
 from .masking import Masking
 from .names import paths_by_module, state_names_by_parameter
@@ -45,26 +46,30 @@ def bake_copy(model: torch.nn.Module, copy: torch.nn.Module, layers: Iterable[Ma
     The copy's weights may differ from the model's, for example because they are an average.
 
     Raises:
-        InputError: If the copy is not a module, lacks a masked layer, or has a weight of another shape; the copy
-            is then unchanged.
+        InputError: If the copy is not a module, lacks a masked layer, or has a weight of another shape; if an adapter
+            is merged into a weight of the copy; or if values were written in place into a masked weight of the copy,
+            which is temporary. The copy is then unchanged.
     """
     if not isinstance(copy, torch.nn.Module):
         raise InputError(f"model={type(copy).__name__} is not a torch.nn.Module")
     reshard(copy)
     modules = {plain_path(copy, path): module for path, module in copy.named_modules(remove_duplicate=False)}
     paths = paths_by_module(model)
-    modules_of_layers: list[tuple[MaskedLayer, list[torch.nn.Module]]] = []
+    modules_of_layers: list[tuple[MaskedLayer, dict[str, torch.nn.Module]]] = []
     for layer in layers:
-        copies = []
+        copies = {}
         for path in _paths_of(layer, paths):
             module = modules.get(plain_path(model, path))
             if module is None:
                 raise InputError(f"the copy has no layer {path!r}")
             layer.check_copy(module)
-            copies.append(module)
+            copies[path] = module
         modules_of_layers.append((layer, copies))
+    refuse_merged_modules(copy, ((layer.name, copies) for layer, copies in modules_of_layers), "the copy's ")
     for layer, copies in modules_of_layers:
-        layer.bake_into(copies)
+        layer.check_writes_into(copies.values())
+    for layer, copies in modules_of_layers:
+        layer.bake_into(list(copies.values()))
     return copy
 
 

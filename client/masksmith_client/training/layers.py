@@ -34,9 +34,10 @@ from .masking import Masking
 from .methods.method import Method
 from .names import paths_by_module
 from .shared_weights import shared_axes_reason
-from .unsupported import refuse_ddp, refuse_fsdp1, refuse_overlaps, unsupported_reason
+from .unsupported import refuse_ddp, refuse_fsdp1, refuse_overlaps, renormalised_reason, unsupported_reason
 
 LAYER_CLASSES = (torch.nn.Linear, torch.nn.modules.conv._ConvNd)
+CONTAINERS = (torch.nn.ParameterList, torch.nn.ParameterDict)
 ATTENTION_WEIGHTS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 
 
@@ -85,13 +86,17 @@ class ModelWeight:
         holders += [(module, other.rpartition(".")[2]) for other, module in self.other_names.items()]
         reasons = (unsupported_reason(module, parameter) for module, parameter in holders)
         reason = next(filter(None, reasons), None)
-        if reason is None and self.other_names:
-            other = next(iter(self.other_names))
+        other = next((path for path, module in self.other_names.items() if not self._only_lists_it(module)), None)
+        if reason is None and other is not None:
             return (
                 f"the model also holds it as {other!r}, which a mask of {name!r} does not reach: let both modules have "
                 "it under one name, or read it from one of them"
             )
         return reason
+
+    def _only_lists_it(self, module: torch.nn.Module) -> bool:
+        """Whether a module is a container that lists the weight of another module, as for groups of an optimizer."""
+        return isinstance(module, CONTAINERS) and not isinstance(self.module, CONTAINERS)
 
     def is_outside_layers(self, name: str) -> bool:
         """Whether it is a matrix that is no layer's weight: it may be used as `x @ w` or as `x @ w.T`.
@@ -109,6 +114,8 @@ def choose(
     layers: Globs,
     exclude: Globs,
     layouts: Mapping[str, str] | None = None,
+    *,
+    in_place: bool = False,
 ) -> tuple[list[MaskedLayer], dict[str, str]]:
     """Select the layers to mask.
 
@@ -121,6 +128,7 @@ def choose(
             leave out weights that are dense by their role (`Roles`), such as routers.
         exclude: Names or globs of layers or weights to leave dense.
         layouts: Axes by name of weight; a matrix that is no layer's weight needs them.
+        in_place: Whether zeros will be written into the weights.
 
     Returns:
         The layers, not yet attached; and the reasons of the weights that stay dense, by name.
@@ -141,6 +149,8 @@ def choose(
         user_layouts = {name: Layout.parse(axes) for name, axes in (layouts or {}).items()}
         candidates = with_layouts(candidates, user_layouts, _config(model))
     candidates = [_with_shared_axes(candidate, weights[candidate.name], pattern) for candidate in candidates]
+    if not in_place:
+        candidates = [_with_renormalised_reason(candidate, weights[candidate.name]) for candidate in candidates]
     try:
         selection = select(candidates, pattern, layers, exclude, noun="linear or convolution layer")
     except SelectionError as error:
@@ -276,6 +286,12 @@ def _with_shared_axes(candidate: Candidate, weight: ModelWeight, pattern: Patter
     if weight.value is None or weight.parameter != "weight" or is_user_layout or candidate.unsupported_reason:
         return candidate
     return replace(candidate, unsupported_reason=shared_axes_reason(weight.modules, weight.value, pattern))
+
+
+def _with_renormalised_reason(candidate: Candidate, weight: ModelWeight) -> Candidate:
+    """Return a candidate with the reason why its modules do not allow masked values, if there is one."""
+    reason = candidate.unsupported_reason or renormalised_reason(weight.modules.values())
+    return replace(candidate, unsupported_reason=reason)
 
 
 def _spellings(model: torch.nn.Module, path: str, weight: ModelWeight) -> list[str]:

@@ -1,7 +1,7 @@
 """Writes into masked values, which are lost: reading a masked weight returns a temporary tensor.
 
-Writes in place are found by the version of that tensor, which also `detach()` and views share. Writes to its `.data`
-have a version of their own, and are not found.
+Writes in place are found by the version of that tensor, which also `detach()` and views share. Writes to its `.data`,
+and to the `to_local()` of a DTensor, have a version of their own, and are not found.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .masking import Masking
+from .sharding import is_dtensor
 
 _INITIALIZER = re.compile(
     r"_*(?:re)?(?:(?:init(?:iali[sz]e)?|reset)_(?:all_)?(?:weights?|param(?:eter)?s)|(?:weights?|param(?:eter)?s)_init)_*"
@@ -46,10 +47,11 @@ class Watch(weakref.ref[Tensor]):
 def watch(masked: Tensor, masking: Masking) -> None:
     """Watch whether masked values are written to before they are deleted.
 
-    Tensors without a version, and those that stand for others while code is traced, are not watched.
+    Tensors without a version, those that stand for others while code is traced, and those of subclasses other than
+    DTensor are not watched.
     """
     is_traced = torch.compiler.is_compiling() or torch._C._is_tracing()
-    if is_traced or type(masked) is not Tensor or masked.is_inference():
+    if is_traced or not (type(masked) is Tensor or is_dtensor(masked)) or masked.is_inference():
         return
     new = Watch(masked, _end)
     new.same_version, new.version, new.masking = masked.detach(), masked._version, weakref.ref(masking)

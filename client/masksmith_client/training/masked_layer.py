@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -185,10 +185,19 @@ class MaskedLayer:
     def _check_writes(self) -> None:
         """Raise `InputError`, once, if values were written in place into masked values, which are temporary."""
         if take_lost_write(self.masking):
-            raise InputError(
-                f"{self.name!r} was written to in place, but reading it returns a temporary tensor of masked values, "
-                f"so what was written is lost: write to the dense weight instead, model.get_parameter({self.name!r})"
-            )
+            raise InputError(self._lost_write_message("", "model"))
+
+    def check_writes_into(self, copies: Iterable[torch.nn.Module]) -> None:
+        """Raise `InputError`, once, if values were written in place into masked values of copies of the modules."""
+        maskings = [masking_of(module, self.parameter) for module in copies]
+        if any(masking is not None and take_lost_write(masking) for masking in maskings):
+            raise InputError(self._lost_write_message("the copy's ", "copy"))
+
+    def _lost_write_message(self, of: str, model: str) -> str:
+        return (
+            f"{of}{self.name!r} was written to in place, but reading it returns a temporary tensor of masked values, "
+            f"so what was written is lost: write to the dense weight instead, {model}.get_parameter({self.name!r})"
+        )
 
     def check_sharded(self) -> None:
         """Raise `InputError` if the weight was sharded, and is whole now.

@@ -45,7 +45,8 @@ class MaskedModel:
         The model does not change. Sharded weights are gathered, so all ranks must call it.
 
         Raises:
-            InputError: If a masked layer was replaced or cannot be masked any more.
+            InputError: If a masked layer was replaced or cannot be masked any more, values were written in place into a
+                masked weight, or an adapter is merged into a masked layer.
         """
         return plain_state(self._model, ((layer, layer.masked_weight()) for layer in self._check_and_adopt_layers()))
 
@@ -57,7 +58,7 @@ class MaskedModel:
             model: The model, or a module that contains it.
 
         Raises:
-            InputError: If `model` contains no masked layer, or a masked layer was replaced.
+            InputError: If `model` contains no masked layer, or for a reason of `plain_state_dict`.
         """
         mask_state_dict(state, model, self._check_and_adopt_layers())
 
@@ -65,6 +66,9 @@ class MaskedModel:
         """Return the values that `mask_state_dict` removes with the same arguments, so that they can be restored.
 
         The keys are the names of the weights in the state dict; see `copies.removed_by_masks` for the values of each.
+
+        Raises:
+            InputError: If the state dict lacks the weight of a layer, or for a reason of `plain_state_dict`.
         """
         return removed_by_masks(state, model, self._check_and_adopt_layers())
 
@@ -72,7 +76,7 @@ class MaskedModel:
         """Check that a model, such as the one that a trainer trains, contains a masked layer.
 
         Raises:
-            InputError: If `model` contains no masked layer, or a masked layer was replaced.
+            InputError: If `model` contains no masked layer, or for a reason of `plain_state_dict`.
         """
         check_has_masked_layer(model, self._check_and_adopt_layers())
 
@@ -86,8 +90,8 @@ class MaskedModel:
             For each weight with an adapter, the share of the adapter's squared norm in pruned entries, which is lost.
 
         Raises:
-            InputError: If no masked layer has an adapter, an adapter is of another kind, the masks are baked, or a
-                masked layer was replaced.
+            InputError: If no masked layer has an adapter, an adapter is of another kind, the masks are baked, or for a
+                reason of `plain_state_dict`, such as an adapter that is merged already.
         """
         self._check_not_baked()
         self._check_and_adopt_layers()
@@ -105,7 +109,11 @@ class MaskedModel:
             raise InputError("the masks are baked into the weights: create a new Sparsifier to continue")
 
     def _check_and_adopt_layers(self) -> list[MaskedLayer]:
-        """Check the masked layers, adopt replaced weights, and return the layers: none once the masks are baked."""
+        """Check the masked layers, adopt replaced weights, and return the layers: none once the masks are baked.
+
+        Raises:
+            InputError: For the reasons of `plain_state_dict`.
+        """
         self._restore_shards()
         layers = [] if self._baked else self._layers
         for layer in layers:

@@ -26,7 +26,7 @@ from .sharding import Sharding, as_sharded, is_dtensor, local, register_sharding
 
 SAMPLE = 1024
 """Number of entries that are compared to see whether a weight has changed; of smaller weights, all entries."""
-NOT_COPIED = ("_owner", "_origin", "gradient", "watches")
+NOT_COPIED = ("_owner", "_origin", "gradient", "watches", "has_lost_write")
 """Attributes of a masking that copies do not take over."""
 
 
@@ -245,6 +245,12 @@ class Masking(torch.nn.Module):
         self.follow_origin()
         state = {name: value for name, value in self.__dict__.items() if name not in NOT_COPIED}
         return {**state, "_owner": _no_owner, "_origin": None, "gradient": None, "records_gradient": False}
+
+    def _replicate_for_data_parallel(self) -> Masking:
+        # A replica has the attributes of the original, hence also its dict of watches, and may end before what it adds.
+        replica: Masking = super()._replicate_for_data_parallel()  # type: ignore[no-untyped-call]
+        replica.__dict__.pop("watches", None)
+        return replica
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Masking:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]

@@ -2,39 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 
 from masksmith.patterns import NM, Block, DoublePruned, Hybrid, Pattern, Unstructured
-from masksmith_client.submission.modules import dense_reason, layout_of
-
-UNKNOWN = "axes that its class does not show"
+from masksmith_client.submission.modules import layout_of
 
 
 def shared_axes_reason(modules: Mapping[str, torch.nn.Module], weight: torch.Tensor, pattern: Pattern) -> str | None:
     """Return why one mask does not fit all modules that hold a weight as `weight`; None if it does.
 
-    An embedding sums over no axis. Nothing is said about modules none of whose classes shows the axes.
+    An embedding sums over no axis, and a wrapper leaves the sum to the module that it contains. Nothing is said about
+    modules none of whose classes shows the axes.
 
     Args:
         modules: The modules by path.
         weight: The weight.
         pattern: The pattern of the mask.
     """
-    axes = {path: _axes(module, weight.ndim) for path, module in modules.items() if dense_reason(module) is None}
-    if set(axes.values()) <= {UNKNOWN} or len(set(axes.values())) == 1 or _is_symmetric(pattern, weight):
+    axes = {path: layout_of(module, weight.ndim) for path, module in modules.items() if not _is_embedding(module)}
+    known = {path: layout for path, layout in axes.items() if layout is not None}
+    if not known or _is_symmetric(pattern, weight):
         return None
-    first, second = next((a, b) for a in axes.items() for b in axes.items() if a[1] != b[1])
+    path, layout = next(iter(known.items()))
+    other = next((other for other in known if str(known[other]) != str(layout)), None)
+    if other is not None:
+        return (
+            f"{path!r} and {other!r} share it, and use it along different axes ({layout}; {known[other]}): take a "
+            "pattern that is the same along both, such as 'transposable 2:4', or say with layouts= along which it is "
+            "masked"
+        )
+    unknown = next((other for other in axes if other not in known and not _wraps(modules[other], known, modules)), None)
+    if unknown is None:
+        return None
     return (
-        f"{first[0]!r} and {second[0]!r} share it, and use it along different axes ({first[1]}; {second[1]}): take a "
-        "pattern that is the same along both, such as 'transposable 2:4', or say with layouts= along which it is masked"
+        f"{path!r} and {unknown!r} share it, and the class of {unknown!r} does not show along which axis it is used "
+        f"there: say with layouts= along which it is masked, such as '{layout}' as in {path!r}, or take a pattern that "
+        "is the same along both axes, such as 'transposable 2:4'"
     )
 
 
-def _axes(module: torch.nn.Module, dimensions: int) -> str:
-    layout = layout_of(module, dimensions)
-    return UNKNOWN if layout is None else str(layout)
+def _is_embedding(module: torch.nn.Module) -> bool:
+    """Whether a module is an embedding, also one that is no subclass of torch's, such as `VocabParallelEmbedding`."""
+    return any(each.__name__.endswith(("Embedding", "EmbeddingBag")) for each in type(module).__mro__)
+
+
+def _wraps(module: torch.nn.Module, paths: Iterable[str], modules: Mapping[str, torch.nn.Module]) -> bool:
+    """Whether a module contains one of the modules at these paths."""
+    contained_ids = {id(each) for each in module.modules()}
+    return any(id(modules[path]) in contained_ids for path in paths)
 
 
 def _is_symmetric(pattern: Pattern, weight: torch.Tensor) -> bool:

@@ -109,7 +109,9 @@ class Sparsifier(MaskedModel):
         self.schedule.check(self.pattern)
         is_sparse = check_compute(compute, self.pattern, self.schedule, in_place)
         reshard(model)
-        masked_layers, self._skipped = choose(model, self.pattern, self.method, layers, exclude, layouts)
+        masked_layers, self._skipped = choose(
+            model, self.pattern, self.method, layers, exclude, layouts, in_place=in_place
+        )
         refuse_merged(model, masked_layers)
         super().__init__(model, masked_layers, in_place=in_place)
         if is_sparse:
@@ -153,7 +155,8 @@ class Sparsifier(MaskedModel):
 
         Raises:
             InputError: If layers are dense at this step by the schedule, a masked layer was replaced or cannot be
-                masked any more, `scores` returns something else than the scores of a layer, or the masks are baked.
+                masked any more, `scores` returns something else than the scores of a layer, the masks are baked, values
+                were written in place into a masked weight, or an adapter is merged into a masked layer.
             ClientError: If the request fails; or if a layer gets no mask: the message names the first such layer.
         """
         self._check_not_baked()
@@ -232,8 +235,9 @@ class Sparsifier(MaskedModel):
                 own masks if it has any; the sparsifier stays on the model.
 
         Raises:
-            InputError: If a copy is passed that lacks a masked layer; or if no copy is passed, and the masks are baked
-                or a masked layer was replaced.
+            InputError: If a copy is passed that lacks a masked layer; if no copy is passed, and the masks are baked or
+                a masked layer was replaced; if values were written in place into a masked weight, of the copy if one is
+                passed, which is temporary; or if an adapter is merged into a masked layer.
         """
         if model is not None and model is not self._model:
             return bake_copy(self._model, model, self._layers)
@@ -278,8 +282,8 @@ class Sparsifier(MaskedModel):
 
         Raises:
             InputError: If the pattern, the method or the layers of the state differ; a member is missing or has another
-                type; the masks are baked; or a masked layer was replaced or cannot be masked any more. Nothing is
-                changed then.
+                type; the masks are baked; a masked layer was replaced or cannot be masked any more; values were written
+                in place into a masked weight; or an adapter is merged into a masked layer. Nothing is changed then.
         """
         self._check_not_baked()
         self._check_and_adopt_layers()

@@ -85,6 +85,17 @@ def unsupported_reason(module: torch.nn.Module, name: str) -> str | None:
     return storage_reason(parameter)
 
 
+def renormalised_reason(modules: Iterable[torch.nn.Module]) -> str | None:
+    """Return why a weight of these modules cannot have a mask that is not in place; None if it can."""
+    embeddings = (torch.nn.Embedding, torch.nn.EmbeddingBag)
+    if any(isinstance(module, embeddings) and module.max_norm is not None for module in modules):
+        return (
+            "an embedding with max_norm writes to what it looks up, which would be temporary masked values: mask it "
+            "with in_place=True, or without max_norm"
+        )
+    return None
+
+
 def missing_reason(module: torch.nn.Module, name: str) -> str:
     """Return why a module has no parameter of this name."""
     if parametrize.is_parametrized(module, name):

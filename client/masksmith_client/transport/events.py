@@ -136,7 +136,7 @@ class ResumeState:
         return time.monotonic() >= self._next_stream_at
 
     def record_refusal(self, error: ClientError) -> None:
-        """Record the error of a stream: no other is opened until its `Retry-After`, if not too long, is over."""
+        """Record the error of a stream: no other is opened until its `Retry-After`, limited to the longest, is over."""
         retry_after_s = (error.retry_after_s or 0.0) if isinstance(error, StatusError) else 0.0
         self._next_stream_at = time.monotonic() + min(retry_after_s, self._policy.longest_retry_after_s)
 

@@ -20,6 +20,7 @@ from .convolutions import (
     is_transposed_by_name,
     kinds_by_bias,
     may_be_convolution_weight,
+    sibling_mean_name,
 )
 from .layout import AxisRole, Layout, Rule, default_axes
 
@@ -125,7 +126,7 @@ class Architecture:
         if kinds == {"transposed"}:
             return Layout(TRANSPOSED_AXES[: len(shape)], rule="shape")
         if "transposed" in kinds:
-            return _convolution_by_name(name, shape)
+            return _convolution_by_name(name, shape, is_plain_by_norm=self._is_plain_by_norm(name, shape))
         may_be_transposed = is_transposed_by_name(name) or is_plain_or_transposed_by_name(name, shape)
         if may_be_transposed and "grouped transposed" in kinds:
             return Unclear(_grouped_or_plain_reason(shape))
@@ -136,6 +137,14 @@ class Architecture:
         mean_name = following_mean_name(name)
         of_mean = () if mean_name is None else self._shapes.get(mean_name, ())
         return self._shapes.get(bias_name(name), of_mean)
+
+    def _is_plain_by_norm(self, name: str, shape: Sequence[int]) -> bool:
+        """Whether a batch norm beside a convolution has one entry for each place of its first axis.
+
+        Only this is concluded from it: one that comes before a plain convolution is like one after a transposed one.
+        """
+        mean_shape = tuple(self._shapes.get(sibling_mean_name(name) or "", ()))
+        return shape[0] != shape[1] and mean_shape == (shape[0],)
 
     def _experts(self, name: str, shape: Sequence[int]) -> Layout | Unclear:
         rule: Rule = "name"
@@ -233,12 +242,18 @@ def is_named_as_layer(name: str) -> bool:
     return _LAYER_WEIGHT.search(name) is not None or _LAYER_NAME.search(name) is not None
 
 
-def _convolution_by_name(name: str, shape: Sequence[int]) -> Layout | Unclear:
-    """Return the layout of a convolution whose bias does not show whether it is plain or transposed."""
+def _convolution_by_name(name: str, shape: Sequence[int], *, is_plain_by_norm: bool) -> Layout | Unclear:
+    """Return the layout of a convolution whose bias does not show whether it is plain or transposed.
+
+    Args:
+        name: Name of its weight.
+        shape: Shape of its weight.
+        is_plain_by_norm: Whether a batch norm beside it suggests that it is plain, if its name does not decide.
+    """
     if is_transposed_by_name(name):
         return Layout(TRANSPOSED_AXES[: len(shape)], rule="name")
     is_by_name = is_plain_or_transposed_by_name(name, shape)
-    if is_by_name or is_plain_or_transposed_by_kernel(name, shape):
+    if is_by_name or (is_plain_or_transposed_by_kernel(name, shape) and not is_plain_by_norm):
         plain_axes, transposed_axes = " ".join(default_axes(shape)), " ".join(TRANSPOSED_AXES[: len(shape)])
         source = "name" if is_by_name else "even kernel"
         return Unclear(

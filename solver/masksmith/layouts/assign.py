@@ -67,22 +67,27 @@ def _with_layout(candidate: Candidate, user_layout: Layout | None, architecture:
         return candidate
     layout = _by_rules(candidate, architecture)
     if isinstance(layout, Unclear):
-        reason = _unclear_reason(candidate, layout)
-        return replace(candidate, layout=None, unsupported_reason=reason, has_unclear_layout=True)
+        reason, if_named = (
+            _unclear_reason(candidate, layout, is_named=False),
+            _unclear_reason(candidate, layout, is_named=True),
+        )
+        return replace(
+            candidate, layout=None, unsupported_reason=reason, reason_if_named=if_named, has_unclear_layout=True
+        )
     return replace(candidate, layout=layout)
 
 
-def _unclear_reason(candidate: Candidate, unclear: Unclear) -> str:
+def _unclear_reason(candidate: Candidate, unclear: Unclear, *, is_named: bool) -> str:
     """Return why a tensor without a layout stays dense: why it is dense by default, and why its layout is unclear.
 
     If the tensor is not dense by default, or is known to be outside of layers, only the second reason is returned; else
-    if only its full name would select it, only the first one is returned.
+    if only its full name would select it, and it is not `is_named`, only the first one is returned.
     """
     if candidate.dense_by_default_reason is None or candidate.is_outside_layers:
         return unclear.reason
     return (
         candidate.dense_by_default_reason
-        if candidate.only_by_name
+        if candidate.only_by_name and not is_named
         else f"{candidate.dense_by_default_reason}; {unclear.reason}"
     )
 

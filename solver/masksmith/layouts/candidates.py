@@ -28,6 +28,7 @@ class Candidate:
             False, its name decides.
         unsupported_reason: Why the tensor cannot be masked, whatever the pattern; None if no reason is known. `select`
             checks the dtype, and whether a pattern fits the shape, itself.
+        reason_if_named: The `unsupported_reason` if the caller gives the full name; None if it is the same.
         has_unclear_layout: Whether the reason is that the layout is unclear, so that a layout would remove it.
     """
 
@@ -42,6 +43,7 @@ class Candidate:
     may_be_convolution: bool = True
     is_outside_layers: bool = False
     unsupported_reason: str | None = None
+    reason_if_named: str | None = None
     has_unclear_layout: bool = False
 
     @property

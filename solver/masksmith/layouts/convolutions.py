@@ -33,7 +33,12 @@ _PLAIN_OR_TRANSPOSED_NAME = re.compile(
     re.IGNORECASE,
 )
 _UPSAMPLING = re.compile(r"up_?sampl\w*\.", re.IGNORECASE)
-_PLAIN_NAME = re.compile(r"down_?sampl|patch_?(?:emb|merg)|reduction|(?:^|\.)sr\.", re.IGNORECASE)
+_PLAIN_NAME = re.compile(
+    r"down_?sampl|patch_?(?:emb|merg|conv)|reduction|feature_extractor\.conv_layers|(?:^|\.)(?:sr|visual\.conv1)\.",
+    re.IGNORECASE,
+)
+_SHORT_CONVOLUTION = re.compile(r"conv_?1d\.", re.IGNORECASE)
+_BESIDE_NORM = re.compile(rf"(?P<before>(?:^|.*\.))conv(?P<number>\d*){_WEIGHT}$")
 _PART_OF_SEQUENCE = re.compile(rf"(?P<before>(?:^|.*\.))(?P<index>\d+){_WEIGHT}$")
 
 
@@ -80,9 +85,11 @@ def is_plain_or_transposed_by_name(name: str, shape: Sequence[int]) -> bool:
 def is_plain_or_transposed_by_kernel(name: str, shape: Sequence[int]) -> bool:
     """Whether all sides of the kernel are even, as those of most transposed convolutions are, and of few plain ones.
 
-    False for names of plain convolutions that have such kernels, as those that reduce the resolution.
+    False for names of plain convolutions that have such kernels, as those that reduce the resolution, and the short
+    ones over a sequence, of one input each.
     """
-    return _has_even_kernel(shape) and _PLAIN_NAME.search(name) is None
+    is_short = len(shape) == 3 and shape[1] == 1 and _SHORT_CONVOLUTION.search(name) is not None
+    return _has_even_kernel(shape) and _PLAIN_NAME.search(name) is None and not is_short
 
 
 def _has_even_kernel(shape: Sequence[int]) -> bool:
@@ -96,6 +103,15 @@ def following_mean_name(name: str) -> str | None:
     """
     match = _PART_OF_SEQUENCE.match(name)
     return None if match is None else f"{match['before']}{int(match['index']) + 1}.running_mean"
+
+
+def sibling_mean_name(name: str) -> str | None:
+    """Return the name of the means of a batch norm beside a convolution, as `bn1` beside `conv1`; None for other names.
+
+    The batch norm may come before the convolution; then they have one entry for each input.
+    """
+    match = _BESIDE_NORM.match(name)
+    return None if match is None else f"{match['before']}bn{match['number']}.running_mean"
 
 
 def bias_name(name: str) -> str:

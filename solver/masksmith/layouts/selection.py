@@ -186,7 +186,7 @@ def _unsupported_reason(
     Arguments are as for `select`; `named`: whether `layers` has the tensor's full name.
     """
     if candidate.unsupported_reason is not None or pattern is None:
-        return candidate.unsupported_reason
+        return (candidate.reason_if_named if named else None) or candidate.unsupported_reason
     if isinstance(pattern, Mapping):
         if candidate.name not in pattern:
             return NO_PATTERN

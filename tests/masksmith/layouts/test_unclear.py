@@ -93,6 +93,10 @@ def test_an_even_kernel_may_be_transposed_whatever_the_name(name, shape):
         "block.0.0.attention.self.sr.weight",
         "block.0.attention.sequence_reduction.weight",
         "blocks.0.patch_embed.proj.weight",
+        "wav2vec2.feature_extractor.conv_layers.5.conv.weight",
+        "feature_extractor.conv_layers.5.0.weight",
+        "visual.conv1.weight",
+        "vision_encoder.patch_conv.weight",
     ],
 )
 def test_names_of_plain_convolutions_with_even_kernels(name):
@@ -108,6 +112,37 @@ def test_a_batch_norm_that_follows_shows_the_outputs(layer, kernel):
     layout = assign(shapes)["main.0.weight"].layout
     axes = "in out" if layer is torch.nn.ConvTranspose2d else "out in"
     assert (str(layout), layout.rule) == (f"{axes} kernel kernel", "shape")
+
+
+@pytest.mark.parametrize(("conv", "norm"), [("conv", "bn"), ("conv1", "bn1")])
+@pytest.mark.parametrize(
+    ("shape", "length", "is_plain"),
+    [
+        ((32, 3, 6, 6), 32, True),
+        ((32, 3, 6, 6), 3, False),  # A transposed one, or a batch norm that comes first.
+        ((32, 32, 6, 6), 32, False),
+    ],
+)
+def test_a_batch_norm_beside_a_convolution_shows_a_plain_one(conv, norm, shape, length, is_plain):
+    name = f"model.0.{conv}.weight"
+    candidate = assign({name: shape, f"model.0.{norm}.running_mean": (length,)})[name]
+    assert (candidate.layout is not None) == is_plain
+    assert is_plain or "the even kernel may" in candidate.unsupported_reason
+
+
+@pytest.mark.parametrize(
+    "name", ["model.layers.0.linear_attn.conv1d.weight", "model.layers.0.self_attn.q_conv1d.weight"]
+)
+def test_short_convolutions_over_a_sequence_are_masked_if_they_are_named(name):
+    assert select(list(assign({name: (64, 1, 4)}).values()), PATTERN, layers=name).chosen == [name]
+
+
+def test_a_tensor_that_is_named_is_refused_with_the_reason_that_a_layout_removes():
+    name = "decoder.layers.0.conv.weight"
+    candidates = list(assign({name: (64, 1, 4, 4), "decoder.layers.0.q.weight": (8, 8)}).values())
+    assert select(candidates, PATTERN).skipped[name].startswith("a convolution with one input channel")
+    with pytest.raises(SelectionError, match=r"one input channel, .*; the even kernel may .* say which with a layout"):
+        select(candidates, PATTERN, layers=name)
 
 
 def test_outside_the_blocks_the_reason_says_both():

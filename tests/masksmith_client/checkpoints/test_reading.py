@@ -167,6 +167,13 @@ def test_a_config_that_contradicts_the_tensors_is_refused(tmp_path: Path, config
         Checkpoint.open(llama(tmp_path, **config))
 
 
+def test_a_config_may_contradict_tensors_that_the_index_does_not_list(tmp_path: Path) -> None:
+    blocks = [f"model.layers.{block}.q.weight" for block in range(3)]
+    save_file(dict.fromkeys(blocks, ONE), tmp_path / FIRST)
+    (tmp_path / "config.json").write_text('{"num_hidden_layers": 1}')
+    assert list(Checkpoint.open(write_index(tmp_path, {blocks[0]: FIRST})).unlisted) == blocks[1:]
+
+
 def test_layers_of_predictions_may_be_beyond_the_blocks(tmp_path: Path) -> None:
     Checkpoint.open(llama(tmp_path, num_hidden_layers=1, num_nextn_predict_layers=1))
 

@@ -280,11 +280,34 @@ def test_a_weight_masked_in_place_is_not_touched_while_its_adapter_is_merged(kin
     assert ms.verify(model[1].weight != 0, PATTERN)
 
 
+@pytest.mark.parametrize("kind", MERGING)
+def test_a_copy_whose_adapter_is_merged_is_not_baked(kind):
+    model = model_that_merges(kind)
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, None, Fixed(), in_place=True)
+    average = copy.deepcopy(model).eval()
+    merged = average[1].weight.detach().clone()
+    with pytest.raises(InputError, match=r"the copy's layer '1.*' has an adapter, and it is merged already"):
+        sparsifier.bake(average)
+    assert torch.equal(average[1].weight, merged)
+    assert ms.verify(sparsifier.bake(average.train())[1].weight != 0, PATTERN)
+
+
 @pytest.mark.parametrize("in_place", [False, True])
 def test_an_adapter_that_is_merged_before_masks_is_refused(in_place):
     model = model_that_merges("a subclass").eval()
     with pytest.raises(InputError, match="merged already"):
         Sparsifier(model, PATTERN, ms.solve, None, Fixed(), in_place=in_place)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_merged_layer_without_an_adapter_is_a_plain_one(in_place):
+    """As loralib's with rank 0, which set `merged` in `eval()`."""
+    model = torch.nn.Sequential(*[torch.nn.Linear(16, 16) for _ in range(3)])
+    model[1].merged = True
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, None, Fixed(), in_place=in_place)
+    sparsifier.step()
+    sparsifier.bake()
+    assert ms.verify(model[1].weight != 0, PATTERN)
 
 
 def test_other_code_that_trains_or_merges_reads_masked_weights():

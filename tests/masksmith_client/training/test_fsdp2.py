@@ -28,7 +28,9 @@ def test_an_evaluation_before_it_changes_nothing_that_a_sparsifier_does(tmp_path
             for key, value in expected.items():
                 assert result[key].dtype == value.dtype, (name, key)
                 assert torch.equal(result[key], value), (name, key)
-        assert "'2.weight' was sharded, and is whole now: call reshard() on the module" in saved["refusal"]
+        refusals = saved["refusals"]
+        assert "'2.weight' was sharded, and is whole now: call reshard() on the module" in refusals["out of reach"]
+        assert "'2.weight' was written to in place" in refusals["lost write"]
 
 
 def test_fsdp1_is_refused_with_what_to_do():

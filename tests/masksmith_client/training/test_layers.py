@@ -215,6 +215,13 @@ DECODERS = {
 }
 
 
+SHARED_REASONS = {
+    "conv1d": "use it along different axes",
+    "transposed convolution": "use it along different axes",
+    "unknown": "the class of 'decoder' does not show along which axis",
+}
+
+
 def with_a_decoder(kind):
     first, second = copy.deepcopy(DECODERS[kind])
     second.weight = first.weight
@@ -226,10 +233,10 @@ def with_a_decoder(kind):
 def test_a_weight_that_is_used_along_two_axes_is_not_masked_along_one(kind, in_place):
     options = {"masks": ms.solve, "refresh": None, "method": "fixed", "in_place": in_place}
     for name in ("encoder", "decoder"):
-        with pytest.raises(InputError, match="'encoder' and 'decoder' share it, and use it along different axes"):
+        with pytest.raises(InputError, match=f"'encoder' and 'decoder' share it, and {SHARED_REASONS[kind]}"):
             Sparsifier(with_a_decoder(kind), "2:4", layers=name, **options)
     sparsifier = Sparsifier(with_a_decoder(kind), "2:4", layers="*", **options)
-    assert "different axes" in sparsifier.report().skipped["encoder.weight"]
+    assert SHARED_REASONS[kind] in sparsifier.report().skipped["encoder.weight"]
     axes = "out in" if kind != "transposed convolution" else "out in kernel"
     model = with_a_decoder(kind)
     Sparsifier(model, "2:4", layers="decoder", layouts={"decoder": axes}, **options).bake()
@@ -241,7 +248,7 @@ def test_a_weight_that_is_used_along_two_axes_is_not_masked_along_one(kind, in_p
 def test_a_weight_that_is_used_along_two_axes_has_a_mask_that_holds_along_both(pattern, kind):
     model = with_a_decoder(kind)
     if pattern.startswith("hybrid"):
-        with pytest.raises(InputError, match="different axes"):
+        with pytest.raises(InputError, match=SHARED_REASONS[kind]):
             Sparsifier(model, pattern, ms.solve, None, layers="encoder")
         pattern = pattern.replace("2:4", "transposable 2:4")
     Sparsifier(model, pattern, ms.solve, None, layers="encoder").bake()
@@ -257,8 +264,38 @@ def test_transposable_tiles_along_a_kernel_hold_along_one_axis():
         Sparsifier(model, PATTERN, ms.solve, None, layers="a")
 
 
-def test_an_embedding_shares_the_weight_of_a_masked_layer():
-    model = torch.nn.ModuleDict({"embedding": torch.nn.Embedding(16, 16), "head": torch.nn.Linear(16, 16)})
+class Wrapper(torch.nn.Module):
+    """Has the weight of the layer that it contains."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer, self.weight = layer, layer.weight
+
+    def forward(self, inputs):
+        return self.layer(inputs)
+
+
+def test_a_wrapper_that_has_the_weight_of_its_layer_uses_it_along_the_same_axis():
+    model = torch.nn.Sequential(*[Wrapper(torch.nn.Linear(8, 8)) for _ in range(4)])
+    sparsifier = Sparsifier(model, "2:4", ms.solve, None)
+    assert names(sparsifier) == [f"{index}.layer.weight" for index in range(4)]
+    sparsifier.step()
+    sparsifier.bake()
+    assert ms.verify(model[1].weight != 0, "2:4")
+    assert model[1].layer.weight is model[1].weight
+
+
+class ParallelEmbedding(torch.nn.Module):
+    """An embedding that is no subclass of torch's."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.randn(16, 16))
+
+
+@pytest.mark.parametrize("embedding", [torch.nn.Embedding(16, 16), ParallelEmbedding()])
+def test_an_embedding_shares_the_weight_of_a_masked_layer(embedding):
+    model = torch.nn.ModuleDict({"embedding": embedding, "head": torch.nn.Linear(16, 16)})
     model["head"].weight = model["embedding"].weight
     Sparsifier(model, "2:4", ms.solve, None, layers=["head"]).bake()
     assert ms.verify(model["embedding"].weight != 0, "2:4")
@@ -294,6 +331,24 @@ def test_a_weight_that_the_model_holds_under_two_names_is_not_masked(name, in_pl
     assert names(sparsifier) == ["other.weight"]
     assert "also holds it as" in sparsifier.report().skipped["linear.weight"]
     sparsifier.step()
+
+
+@pytest.mark.parametrize("container", [torch.nn.ParameterList, torch.nn.ParameterDict])
+def test_a_container_that_lists_weights_of_layers_is_no_other_use(container):
+    model = torch.nn.ModuleDict({"net": torch.nn.Sequential(*[torch.nn.Linear(8, 8) for _ in range(3)])})
+    weights = [layer.weight for layer in model["net"]]
+    model["decay"] = container(weights) if container is torch.nn.ParameterList else container({"a": weights[1]})
+    sparsifier = Sparsifier(model, "2:4", ms.solve, None)
+    assert names(sparsifier) == ["net.1.weight"]
+    sparsifier.bake()
+    assert ms.verify(model["net"][1].weight != 0, "2:4")
+
+
+def test_a_weight_that_two_containers_list_is_not_masked_in_one():
+    model = torch.nn.ModuleDict({"decay": torch.nn.ParameterList([torch.nn.Parameter(torch.randn(8, 8))])})
+    model["used"] = torch.nn.ParameterDict({"w": model["decay"][0]})
+    with pytest.raises(InputError, match=r"also holds it as 'used\.w'"):
+        Sparsifier(model, "2:4", ms.solve, None, layers="decay.0", layouts={"decay.0": "out in"})
 
 
 def test_a_weight_of_a_recurrent_layer_is_not_masked_as_that_of_a_linear_layer():

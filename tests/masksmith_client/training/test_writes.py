@@ -1,5 +1,8 @@
 """What is written to a masked weight reaches the dense one, or is refused at the next step."""
 
+import copy
+import gc
+
 import pytest
 import torch
 import transformers
@@ -112,6 +115,28 @@ def test_a_write_into_masked_values_that_are_still_held_is_refused_once(model):
         sparsifier.step()
 
 
+def test_a_copy_with_lost_writes_is_not_baked(model):
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, None)
+    average = copy.deepcopy(model)
+    with torch.no_grad():
+        average[2].weight.mul_(0.9).add_(model[2].weight, alpha=0.1)
+    before = average.get_parameter("4.weight").detach().clone()
+    with pytest.raises(InputError, match=r"the copy's '2.weight' was written to.*copy.get_parameter\('2.weight'\)"):
+        sparsifier.bake(average)
+    assert torch.equal(average.get_parameter("4.weight"), before)
+    set_to_three(average.get_parameter("2.weight"))
+    assert torch.equal(sparsifier.bake(average)[2].weight, 3.0 * sparsifier.masks["2.weight"])
+    sparsifier.step()
+
+
+def test_a_copy_does_not_take_over_a_lost_write(model):
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, None)
+    set_to_three(model[2].weight)
+    sparsifier.bake(copy.deepcopy(model))
+    with pytest.raises(InputError, match=LOST):
+        sparsifier.step()
+
+
 def test_writes_reach_weights_of_a_dense_phase_and_weights_masked_in_place():
     for options in ({"schedule": DensePhases(warm_up=5)}, {"in_place": True, "method": "fixed"}):
         model = perceptron()
@@ -119,6 +144,20 @@ def test_writes_reach_weights_of_a_dense_phase_and_weights_masked_in_place():
         set_to_three(model[2].weight)
         assert bool((model.get_parameter("2.weight") == 3.0).all())
         sparsifier.step()
+
+
+@pytest.mark.parametrize("layer", [torch.nn.Embedding, torch.nn.EmbeddingBag])
+def test_an_embedding_that_renormalises_what_it_looks_up_is_masked_in_place_alone(layer):
+    torch.manual_seed(0)
+    model = torch.nn.ModuleDict({"embedding": layer(16, 16, max_norm=1.0), "linear": torch.nn.Linear(16, 16)})
+    options = {"masks": ms.solve, "refresh": None, "method": "fixed", "layers": ["embedding", "linear"]}
+    with pytest.raises(InputError, match=r"'embedding.weight' cannot be masked: an embedding with max_norm.*in_place"):
+        Sparsifier(model, "50%", **options)
+    sparsifier = Sparsifier(model, "50%", in_place=True, **options)
+    model["linear"](model["embedding"](torch.arange(4).unsqueeze(0))).sum().backward()
+    sparsifier.step()
+    assert ms.verify(model["embedding"].weight != 0, "50%")
+    sparsifier.bake()
 
 
 def test_training_and_evaluation_write_to_no_masked_values():
@@ -131,3 +170,20 @@ def test_training_and_evaluation_write_to_no_masked_values():
                 model.eval()(torch.randn(4, model[0].in_features))
             sparsifier.step()
         assert ms.verify(weight != 0, PATTERN)
+
+
+@pytest.mark.parametrize("method", ["sr-ste", "trainable-thresholds"])
+def test_replicas_of_data_parallel_leave_nothing_behind(model, method):
+    Sparsifier(model, PATTERN, ms.solve, None, method)
+    masking = model[2].weight_masking
+    held = model[2].weight  # Watched.
+    for _ in range(2):
+        replica, replica_of_masking = (each._replicate_for_data_parallel() for each in (model[2], masking))
+        replica._modules["weight_masking"] = replica_of_masking
+        for original, its_replica in ((model[2], replica), (masking, replica_of_masking)):
+            for name, parameter in original._parameters.items():
+                setattr(its_replica, name, parameter.clone())  # As torch.nn.parallel.replicate does.
+        outputs = replica(torch.randn(2, model[2].in_features, requires_grad=True))
+        del replica, replica_of_masking, its_replica, original, outputs
+    gc.collect()
+    assert [watch() is held for watch in masking.watches.values()] == [True]
