@@ -19,7 +19,7 @@ def in_full_precision() -> Iterator[None]:
 
     Also a decorator, `@in_full_precision()`. Does nothing if torch is not loaded.
     """
-    with without_autocast(), _EXACT_PRODUCTS.switched_on():
+    with without_autocast(), _FULL_PRECISION.made():
         yield
 
 
@@ -39,22 +39,25 @@ def without_autocast() -> Iterator[None]:
         yield
 
 
-class _ExactProducts:
-    """The precision of products of float32, which torch has for the whole process.
+class _ProcessSetting:
+    """A setting of torch that belongs to the whole process, and that several threads may need at the same time.
 
-    It is full from when a first thread enters the context until the last one has left it, and then as it was before.
+    It is made when a first thread enters the context, and restored when the last one has left it.
+
+    Args:
+        make: Makes the setting, and returns the function that restores what was set before.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, make: Callable[[], Callable[[], None]]) -> None:
+        self._make, self._restore = make, _nothing
         self._lock, self._depth = threading.Lock(), 0
-        self._restore: Callable[[], None] = _nothing
 
     @contextmanager
-    def switched_on(self) -> Iterator[None]:
-        """Multiply float32 in full precision within the context, if torch is loaded."""
+    def made(self) -> Iterator[None]:
+        """Make the setting for the context."""
         with self._lock:
             if self._depth == 0:
-                self._restore = _set_full_precision()
+                self._restore = self._make()
             self._depth += 1
         try:
             yield
@@ -99,7 +102,27 @@ def _nothing() -> None:
     pass
 
 
-_EXACT_PRODUCTS = _ExactProducts()
+def _switch_fused_attention_off() -> Callable[[], None]:
+    """Switch it off from now on; return a function that restores the setting."""
+    import torch
+
+    was_enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    return partial(torch.backends.mha.set_fastpath_enabled, was_enabled)
+
+
+_FULL_PRECISION = _ProcessSetting(_set_full_precision)
+_NO_FUSED_ATTENTION = _ProcessSetting(_switch_fused_attention_off)
+
+
+@contextmanager
+def without_fused_attention() -> Iterator[None]:
+    """Compute `torch.nn.MultiheadAttention` and layers with it step by step within the context.
+
+    In evaluation mode torch computes them in one operation, in which products with weights cannot be watched.
+    """
+    with _NO_FUSED_ATTENTION.made():
+        yield
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import masksmith as ms
-from masksmith._fused_attention import without_fused_attention
+from masksmith._torch_modes import without_fused_attention
 
 WIDTH = 16
 

@@ -14,8 +14,7 @@ from torch.nn.utils import parametrize
 from tqdm import tqdm
 
 from masksmith._errors import ScoresError
-from masksmith._fused_attention import without_fused_attention
-from masksmith._torch_modes import without_inference_mode
+from masksmith._torch_modes import without_fused_attention, without_inference_mode
 from masksmith.layouts import (
     BY_CHOICE,
     Candidate,

@@ -13,8 +13,7 @@ from typing import Any
 import torch
 
 from masksmith._errors import PruningError
-from masksmith._fused_attention import without_fused_attention
-from masksmith._torch_modes import without_autocast, without_inference_mode
+from masksmith._torch_modes import without_autocast, without_fused_attention, without_inference_mode
 from masksmith.calibration.batches import call_model, unfit_reason
 
 from .blocks import BlockList

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from masksmith._fused_attention import without_fused_attention
+from masksmith._torch_modes import without_fused_attention
 from masksmith_client._errors import InputError
 from masksmith_client.checkpoints.config import read_config as read_checkpoint_config
 
