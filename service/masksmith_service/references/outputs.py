@@ -15,7 +15,7 @@ from redis.lock import Lock
 from masksmith_service.auth.principal import Principal
 from masksmith_service.errors import RequestError
 from masksmith_service.resources import State
-from masksmith_state.errors import ChangedSourceError
+from masksmith_state.errors import ChangedSourceError, InvalidLocationError
 from masksmith_state.expiry import limit_expiry
 from masksmith_state.jobs.output_identity import MAX_MARKER_BYTES, MAX_RECORD_BYTES, marker_identity, record_identity
 from masksmith_state.jobs.outputs import NOTE_PREFIX, OutputFile, PlannedOutput
@@ -248,10 +248,13 @@ def _claim(directory: LocatedPath, output: PlannedOutput, reserve_memory: Callab
 
     Raises:
         RequestError: If the directory has other content, or is written to by others at the same time.
+        InvalidLocationError: If the marker cannot be written.
     """
     if _check_content(directory, output, reserve_memory):
         return False
     marker = directory.child(JOURNAL_NAME)
+    marker.root.check_writable(marker.path)
+    _check_places(directory, output)
     lines = [{"identity": output.identity}, {"by": "service"}]
     data = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
     if not directory.root.create(marker.path, data):
@@ -261,6 +264,20 @@ def _claim(directory: LocatedPath, output: PlannedOutput, reserve_memory: Callab
         directory.root.delete(marker.path)
         raise _not_empty_error(directory, sorted(other_names))
     return True
+
+
+def _check_places(directory: LocatedPath, output: PlannedOutput) -> None:
+    """Refuse a directory with a directory in the place of a file that the job writes, or a link in that of a directory.
+
+    Empty directories and links to directories are not listed. The job would fail when it writes its first file, after
+    all of its tensors have been solved.
+    """
+    for location in output.written_locations:
+        try:
+            directory.root.check_writable(location.removeprefix(f"{directory.root.url}/"))
+        except InvalidLocationError as error:
+            detail = f"{error}; remove it, or name a new or empty directory"
+            raise RequestError(Code.OUTPUT_NOT_EMPTY, detail, location=directory.location) from None
 
 
 def _list(directory: LocatedPath) -> dict[str, int]:

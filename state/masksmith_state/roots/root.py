@@ -92,6 +92,14 @@ class Root(ABC):
         """
 
     @abstractmethod
+    def check_writable(self, path: str) -> None:
+        """Check that nothing is at a path, or in its directories, that would prevent `write`; nothing is written.
+
+        Raises:
+            InvalidLocationError: As `write` does.
+        """
+
+    @abstractmethod
     def delete(self, path: str) -> None:
         """Delete a file, if it exists.
 
