@@ -198,12 +198,15 @@ class ModelReader:
             raise _invalid(folder.child(CONFIG_NAME), f"it is {error}")
         return config
 
+    def _reserve_document(self, size: int) -> None:
+        """Reserve memory for a JSON file; called before the file is read."""
+        self._reserve_memory(cost("document") * size)
+
     def _read_json(self, file: LocatedPath) -> Any:
         try:
-            data = file.root.get(file.path, self._settings.max_document_bytes)
+            data = file.root.get(file.path, self._settings.max_document_bytes, self._reserve_document)
         except FileNotFoundError:
             raise reference_not_found_error(file.location) from None
-        self._reserve_memory(cost("document") * len(data))
         if depth(data) > self._settings.max_document_depth:
             raise _invalid(file, f"it is nested deeper than max_document_depth = {self._settings.max_document_depth}")
         try:

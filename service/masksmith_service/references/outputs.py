@@ -228,16 +228,19 @@ def read_record(
     if JOURNAL_NAME in size_by_name or RECORD_NAME not in size_by_name:
         detail = f"{location!r} is unfinished; submit the same job again to go on"
         raise RequestError(Code.RESULT_NOT_FOUND, detail, location=location)
-    if size_by_name[RECORD_NAME] <= MAX_RECORD_BYTES:  # A larger one is refused before it is read.
-        reserve_memory(RECORD_COPIES * size_by_name[RECORD_NAME])
     record = directory.child(RECORD_NAME)
-    data = record.root.get(record.path, MAX_RECORD_BYTES)
+    data = _get_record(record, reserve_memory)
     if not data.lstrip().startswith(b"{"):
         raise RequestError(Code.RESULT_NOT_FOUND, f"{record.location!r} is not a record", location=location)
     if record_identity(data) != output.identity:
         detail = f"{location!r} now has the output of another job or command; submit the job with another output"
         raise RequestError(Code.RESULT_NOT_FOUND, detail, location=location)
     return data
+
+
+def _get_record(record: LocatedPath, reserve_memory: Callable[[int], None]) -> bytes:
+    """Reserve memory for a record, and read it; raises as `Root.get` does."""
+    return record.root.get(record.path, MAX_RECORD_BYTES, lambda size: reserve_memory(RECORD_COPIES * size))
 
 
 def _claim(directory: LocatedPath, output: PlannedOutput, reserve_memory: Callable[[int], None]) -> bool:
@@ -329,8 +332,7 @@ def _identity_of(directory: LocatedPath, size_by_name: dict[str, int], reserve_m
             return None
         return marker_identity(directory.root.get(directory.child(JOURNAL_NAME).path, MAX_MARKER_BYTES))
     if RECORD_NAME in size_by_name and size_by_name[RECORD_NAME] <= MAX_RECORD_BYTES:
-        reserve_memory(RECORD_COPIES * size_by_name[RECORD_NAME])
-        return record_identity(directory.root.get(directory.child(RECORD_NAME).path, MAX_RECORD_BYTES))
+        return record_identity(_get_record(directory.child(RECORD_NAME), reserve_memory))
     return None
 
 

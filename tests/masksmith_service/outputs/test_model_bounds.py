@@ -2,9 +2,14 @@
 
 import json
 
+import pytest
 from starlette.testclient import TestClient
 
+from masksmith_service.bounds.capacity import Capacity
+from masksmith_service.bounds.table import cost
+from masksmith_service.errors import RequestError
 from masksmith_service.references import models
+from masksmith_wire.errors import Code
 
 
 def list_model(app, model):
@@ -25,3 +30,23 @@ def test_an_index_of_too_many_files_is_refused(app, root, model, monkeypatch):
     problem = list_model(app, model).json()
     assert (problem["status"], problem["code"]) == (422, "invalid_reference")
     assert "it lists 2 files, at most 1 are read" in problem["detail"]
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json"])
+def test_memory_for_a_json_file_is_reserved_before_it_is_read(app, root, model, monkeypatch, name):
+    needed, read_paths, read = cost("document") * root.stat(f"model/{name}").size, [], type(root).read
+
+    async def acquire(self, key, amount):
+        if amount == needed:
+            raise RequestError(Code.OVERLOADED, "no memory is left", retry_after_s=1)
+
+    def record(self, path, *arguments, **options):
+        read_paths.append(path)
+        return read(self, path, *arguments, **options)
+
+    monkeypatch.setattr(Capacity, "acquire", acquire)
+    monkeypatch.setattr(Capacity, "release", lambda *_: None)
+    monkeypatch.setattr(type(root), "read", record)
+    response = list_model(app, model)
+    assert (response.status_code, response.json()["code"]) == (503, "overloaded")
+    assert f"model/{name}" not in read_paths
