@@ -34,7 +34,13 @@ COPY_SIZE = 2**28
 
 
 def bits(device: str, out: Path, *, quick: bool) -> str:
-    """Compare masks, statuses and duals with the CPU's on every generator, with a seed that the tests do not use."""
+    """Compare masks, statuses and duals with the CPU's on every generator, with a seed that the tests do not use.
+
+    Raises:
+        RuntimeError: If they differ, the device was not used, or it is the CPU itself.
+    """
+    if device == "cpu":
+        raise RuntimeError("the device was not used: it is the CPU, with which it is to be compared")
     seed, tiles = time.time_ns() % 2**31, 0
     for pattern in CHECKED[::3] if quick else CHECKED:
         tile = ms.parse(pattern).tile
@@ -57,10 +63,11 @@ def _compare(scores: torch.Tensor, pattern: str, device: str, what: str) -> None
     Raises:
         RuntimeError: If they differ, or the device was not used.
     """
-    on_device = ms.solve(scores.to(device), pattern, ms.Exact(), keep_duals=True)
+    try:
+        on_device = _solve_on_device(scores.to(device), pattern, keep_duals=True)
+    except RuntimeError as error:
+        raise RuntimeError(f"{what}: {error}") from None
     on_cpu = ms.solve(scores, pattern, ms.Exact(device="cpu"), keep_duals=True)
-    if on_device.stats["device"] == "cpu":
-        raise RuntimeError(f"{what}: the device was not used: {on_device.stats.get('fallback')}")
     if not torch.equal(on_device.mask.cpu(), on_cpu.mask):
         raise RuntimeError(f"{what}: {int((on_device.mask.cpu() != on_cpu.mask).sum())} entries differ")
     if on_device.status != on_cpu.status:
@@ -102,13 +109,13 @@ def times(device: str, out: Path, *, quick: bool) -> str:
     return f"{len(rows) - 1 - len(reasons)} times, copies at {bandwidth / 1e12:.2f} TB/s"
 
 
-def _solve_on_device(scores: torch.Tensor, pattern: str) -> ms.Solution:
+def _solve_on_device(scores: torch.Tensor, pattern: str, *, keep_duals: bool = False) -> ms.Solution:
     """Solve scores on their device.
 
     Raises:
-        RuntimeError: If the CPU solved them instead: its time would be called the device's.
+        RuntimeError: If the CPU solved them instead: its result or time would be called the device's.
     """
-    solution = ms.solve(scores, pattern)
+    solution = ms.solve(scores, pattern, ms.Exact(), keep_duals=keep_duals)
     if "fallback" in solution.stats:
         raise RuntimeError(f"the device was not used: {solution.stats['fallback']}")
     return solution

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 from starlette.datastructures import MutableHeaders
@@ -22,6 +23,10 @@ from .middleware.security_headers import add_headers
 MAX_PIPELINED, MAX_PIPELINED_FIELDS = limit("pipelined"), limit("pipelined_fields")
 HEALTH = b"/healthz"
 """The only path that is served beyond the limit of connections."""
+_log = logging.getLogger("uvicorn.error.connection")
+"""Log of connections, only of errors: uvicorn warns of each request that is no HTTP or asks for another protocol, so
+that anybody could fill the log. Other requests that a connection refuses by itself are not logged, either."""
+_log.setLevel(logging.ERROR)
 FLUSH_S = 2.0
 """Seconds between the response to a rejected request and the abort of its connection."""
 
@@ -44,6 +49,7 @@ class Connection(HttpToolsProtocol):
         self, *args: Any, head_bytes: int, head_s: float, read_s: float, open_connections: Connections, **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
+        self.logger = _log
         self._meter = RequestMeter(head_bytes)
         self._head_timer, self._write_timer = HeadTimer(head_s, self._on_late_head), WriteStallTimer(read_s, self.abort)
         self._connections, self._serves_all_paths = open_connections, True

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import json
 import logging
+import uuid
 from datetime import UTC, datetime
 from typing import cast
 
 import redis
 
+from masksmith_wire.json_text import parse_json
+
+from .keys import is_wrong_type
 from .telemetry.counters import COUNTS, field_name
 
 log = logging.getLogger(__name__)
@@ -48,12 +52,50 @@ def set_aside(client: redis.Redis, kind: str, name: str, reason: str, text: str 
         pipe.ltrim(UNREADABLE, 0, MAX_ENTRIES - 1)
         pipe.hincrbyfloat(COUNTS, field_name("unreadable", kind), 1)
         # List and counter are only for operators: a damaged one must not stop a worker.
-        pipe.execute(raise_on_error=False)
+        replies = pipe.execute(raise_on_error=False)
+    if isinstance(replies[0], redis.ResponseError):
+        _start_new_list(client, json.dumps(entry))
     log.error(
         "%s %s cannot be read and was set aside in %s: %s", kind, ascii(name[:200]), UNREADABLE, ascii(reason[:500])
     )
 
 
+def _start_new_list(client: redis.Redis, entry: str) -> None:
+    """Rename a key that has the name of the list and another type, and begin a new list with an entry."""
+    copy = f"masksmith:aside:{UNREADABLE}:{uuid.uuid4().hex}"
+    with client.pipeline(transaction=True) as pipe:
+        pipe.rename(UNREADABLE, copy)
+        pipe.expire(copy, COPIES_KEPT_S)
+        pipe.lpush(UNREADABLE, entry)
+        pipe.execute(raise_on_error=False)
+    log.error("the broker's key %r was damaged: it was no list, and is now %r; a new list was begun", UNREADABLE, copy)
+
+
 def entries(client: redis.Redis) -> list[dict[str, str]]:
-    """Read the list, newest first."""
-    return [json.loads(text) for text in cast("list[str]", client.lrange(UNREADABLE, 0, -1))]
+    """Read the list, newest first.
+
+    An entry of the kind `entry` stands for one that cannot be read, and one of the kind `list` for a key that has the
+    name of the list and another type.
+    """
+    try:
+        texts = cast("list[str]", client.lrange(UNREADABLE, 0, -1))
+    except redis.ResponseError as error:
+        if not is_wrong_type(error):
+            raise
+        return [_damage("list", f"the broker's key {UNREADABLE!r} is damaged: it is no list")]
+    return [_parse(text) for text in texts]
+
+
+def _parse(text: str) -> dict[str, str]:
+    """Parse an entry of the list; if it cannot be read, return one that says so."""
+    try:
+        entry = parse_json(text)
+    except ValueError as error:
+        return _damage("entry", f"this entry of the list cannot be read: {error}", text)
+    if not isinstance(entry, dict) or not all(isinstance(value, str) for value in entry.values()):
+        return _damage("entry", "this entry of the list cannot be read: it is no map of texts", text)
+    return entry
+
+
+def _damage(kind: str, reason: str, text: str = "") -> dict[str, str]:
+    return {"kind": kind, "name": UNREADABLE, "reason": reason, "at": "", "text": text}

@@ -77,8 +77,20 @@ def test_times_of_the_cpu_are_not_called_those_of_the_device(gpu_exact, tmp_path
 
 
 def test_bits_are_not_compared_with_themselves(gpu_exact, tmp_path):
-    with pytest.raises(RuntimeError, match="the device was not used"):
+    with pytest.raises(RuntimeError, match="the device was not used: it is the CPU"):
         gpu_exact.bits("cpu", tmp_path, quick=True)
+
+
+def test_results_of_the_cpu_are_not_compared_as_those_of_the_device(gpu_exact, monkeypatch):
+    def fall_back(scores, pattern, solver, **options):
+        solution = solve(scores, pattern, ms.Exact(device="cpu"), **options)
+        fell_back = {"fallback": "cuda:0 failed (OutOfMemoryError: no room)"} if solver.device is None else {}
+        return replace(solution, stats=solution.stats | fell_back)
+
+    solve = ms.solve
+    monkeypatch.setattr(ms, "solve", fall_back)
+    with pytest.raises(RuntimeError, match=r"case: the device was not used: cuda:0 failed \(OutOfMemoryError"):
+        gpu_exact._compare(torch.rand(16, 16), "transposable 4:8", "cpu", "case")
 
 
 def test_other_duals_than_the_cpus_are_found(gpu_exact, monkeypatch):
@@ -87,7 +99,7 @@ def test_other_duals_than_the_cpus_are_found(gpu_exact, monkeypatch):
         if solver.device == "cpu":
             return solution
         rows, columns = solution.duals
-        return replace(solution, stats=solution.stats | {"device": "another"}, duals=(rows, columns + moved))
+        return replace(solution, duals=(rows, columns + moved))
 
     on_cpu, moved = ms.solve, 0.0
     monkeypatch.setattr(ms, "solve", solve)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save, save_file
 
-from masksmith_client import Client, InputError, Masks
+from masksmith_client import Client, InputError, Masks, WireError
 from masksmith_wire.headers import build_header
 
 from .conftest import FakeService, some_mask
@@ -47,6 +47,24 @@ def test_a_mask_of_a_negative_shape_is_refused(tmp_path: Path) -> None:
     (tmp_path / "m").write_bytes(build_header({"w": ("U8", (4, 0))}, metadata))
     with pytest.raises(InputError, match="'w' is not a mask"):
         Masks.open(tmp_path / "m")
+
+
+@pytest.mark.parametrize("array", [np.ones((4, 8), np.bool_), np.full((4, 1), 255, np.uint8)])
+def test_a_file_that_lists_a_mask_twice_is_refused(tmp_path: Path, array: np.ndarray) -> None:
+    listed = '"w": {"shape": [4, 8], "pattern": "2:4"}'
+    save_file({"w": array}, tmp_path / "m.safetensors", {"masksmith": f"{{{listed}, {listed}}}"})
+    with pytest.raises(InputError, match="its list of masks is ambiguous: the member 'w' is given twice"):
+        Masks.open(tmp_path / "m.safetensors")
+
+
+def test_a_download_that_lists_a_mask_twice_is_refused(
+    client: Client, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = '"w": {"shape": [4, 8], "pattern": "2:4"}'
+    content = save({"w": np.full((4, 1), 0x33, np.uint8)}, {"masksmith": f"{{{listed}, {listed}}}"})
+    monkeypatch.setattr(service, "masks_file", lambda job: content)
+    with pytest.raises(WireError, match=r"the file of masks cannot be read: .*'w' is given twice"):
+        client.solve({"w": np.ones((4, 8), np.float32)}, "2:4")
 
 
 @pytest.mark.parametrize("content", [b"", b"rubbish, nothing else"])

@@ -125,6 +125,15 @@ def test_metadata_that_lies_is_no_masks_file(client, save, put, check_problem):
     check_problem(ask(client, good, scalar), 422, "invalid_previous", "not a masks file", "'flag' is a scalar")
 
 
+@pytest.mark.parametrize("as_bool", [False, True])
+def test_a_masks_file_that_lists_a_mask_twice_is_refused(client, save, put, check_problem, as_bool):
+    listed = '"w": {"shape": [8, 8], "pattern": "2:4"}'
+    stored = {"w": MASK if as_bool else pack(MASK)}
+    digest = put(safetensors.numpy.save(stored, {"masksmith": f"{{{listed}, {listed}}}"}))
+    answer = ask(client, save({"w": np.zeros((8, 8), np.float32)}), digest)
+    check_problem(answer, 422, "invalid_previous", digest, "is ambiguous", "'w' is given twice")
+
+
 def test_tied_tensors_are_solved_once_and_both_have_results(client, put, save, records, settings):
     digest = put(save({"x": np.ones((8, 8), np.float32)}))
     inputs = [{"name": name, "digest": digest, "key": "x"} for name in ("a", "b")]

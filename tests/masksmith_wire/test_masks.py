@@ -8,6 +8,7 @@ from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as npst
 
 from masksmith_wire.headers import header_length, parse_header
+from masksmith_wire.json_text import DuplicateMemberError
 from masksmith_wire.masks import METADATA_KEY, MaskInfo, file_header, pack, packed_width, read_infos, unpack
 
 MASKS = npst.arrays(bool, npst.array_shapes(min_dims=1, max_dims=4, min_side=1, max_side=19))
@@ -79,3 +80,11 @@ def test_digests_of_rows_that_are_not_there_are_a_violation(shape, size):
 def test_deeply_nested_metadata_is_not_that_of_masks():
     with pytest.raises(ValueError, match="nested too deeply"):
         read_infos({METADATA_KEY: "[" * 100_000 + "]" * 100_000})
+
+
+def test_a_mask_or_a_property_of_one_that_is_listed_twice_is_refused():
+    info = '{"shape": [4, 8], "pattern": "2:4"}'
+    with pytest.raises(DuplicateMemberError, match="'w' is given twice"):
+        read_infos({METADATA_KEY: f'{{"w": {info}, "w": {info}}}'})
+    with pytest.raises(DuplicateMemberError, match="'shape' is given twice"):
+        read_infos({METADATA_KEY: '{"w": {"shape": [8, 4], "shape": [4, 8], "pattern": "2:4"}}'})

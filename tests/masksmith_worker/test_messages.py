@@ -10,7 +10,7 @@ from kombu import Queue as KombuQueue
 
 from masksmith_service.jobs.queue import MessageProducer
 from masksmith_state.queue import CASE_TASK, CPU_QUEUE, QUEUES, SHARD_TASK, celery_settings
-from masksmith_state.unreadable import MAX_ENTRIES, UNREADABLE, entries, set_aside
+from masksmith_state.unreadable import COPIES_KEPT_S, MAX_ENTRIES, UNREADABLE, entries, set_aside
 from masksmith_worker import transport
 from masksmith_worker.app import create_app, send_messages
 from masksmith_worker.messages import UnreadableMessageError, validate_message
@@ -171,3 +171,28 @@ def test_the_list_of_what_was_set_aside_is_bounded(records):
     assert records.redis.llen(UNREADABLE) == MAX_ENTRIES
     assert entries(records.redis)[0]["text"] == str(MAX_ENTRIES + 9)
     assert records.counts()["unreadable|message"] == str(MAX_ENTRIES + 10)
+
+
+def test_a_key_of_another_type_in_the_place_of_the_list_costs_no_entry(records, caplog):
+    records.redis.set(UNREADABLE, "junk")
+    (damage,) = entries(records.redis)
+    assert (damage["kind"], damage["name"]) == ("list", UNREADABLE)
+    assert "is damaged" in damage["reason"]
+    set_aside(records.redis, "message", "queue", "reason", "text")
+    (entry,) = entries(records.redis)
+    assert (entry["kind"], entry["text"]) == ("message", "text")
+    (copy,) = records.redis.keys(f"masksmith:aside:{UNREADABLE}:*")
+    assert records.redis.get(copy) == "junk"
+    assert 0 < records.redis.ttl(copy) <= COPIES_KEPT_S
+    assert copy in caplog.text
+    assert records.counts()["unreadable|message"] == "1"
+
+
+@pytest.mark.parametrize("text", ["junk", "[]", '{"kind": 1}', "[" * 100_000])
+def test_an_entry_that_cannot_be_read_hides_no_other(records, text):
+    set_aside(records.redis, "message", "queue", "reason", "text")
+    records.redis.lpush(UNREADABLE, text)
+    damage, entry = entries(records.redis)
+    assert (damage["kind"], damage["text"]) == ("entry", text)
+    assert "cannot be read" in damage["reason"]
+    assert entry["text"] == "text"

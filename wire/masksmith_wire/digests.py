@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from blake3 import blake3
 from pydantic import TypeAdapter
 
+from .json_text import parse_json
+
 DIGEST_LENGTH = 64
 DIGESTS_KEY = "masksmith_digests"
 """Metadata member of a file of updated weights: JSON, name of the weight -> digests of its parts."""
@@ -64,6 +66,8 @@ def read_digests(metadata: Mapping[str, str]) -> dict[str, list[PartDigest]]:
     """Read the digests from a file's metadata; empty if it has none.
 
     Raises:
-        ValueError: If the metadata member does not have the form that `digests_metadata` gives it.
+        ValueError: If the metadata member does not have the form that `digests_metadata` gives it, or lists a weight
+            twice.
     """
-    return TypeAdapter(dict[str, list[PartDigest]]).validate_json(metadata.get(DIGESTS_KEY, "{}"))
+    members = parse_json(metadata.get(DIGESTS_KEY, "{}"))
+    return TypeAdapter(dict[str, list[PartDigest]]).validate_python(members)

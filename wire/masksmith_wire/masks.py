@@ -26,6 +26,7 @@ from masksmith.patterns import Pattern
 
 from .digests import PartDigest, digest_bytes, digest_violation
 from .headers import build_header
+from .json_text import parse_json
 
 METADATA_KEY = "masksmith"
 
@@ -145,14 +146,12 @@ def read_infos(metadata: Mapping[str, str]) -> dict[str, MaskInfo]:
     """Read the properties of each mask from a file's metadata.
 
     Raises:
+        DuplicateMemberError: If a mask, or a property of one, is listed twice.
         ValueError: If the metadata is not that of a masks file, or is malformed.
     """
     if METADATA_KEY not in metadata:
         raise ValueError("not a masks file: its metadata lacks the member 'masksmith'")
-    try:
-        members = json.loads(metadata[METADATA_KEY])
-    except RecursionError:
-        raise ValueError("not a masks file: its metadata member 'masksmith' is nested too deeply") from None
+    members = parse_json(metadata[METADATA_KEY])
     if not isinstance(members, dict):
         raise ValueError("not a masks file: its metadata member 'masksmith' is not a map")
     return {str(name): MaskInfo.model_validate(value) for name, value in members.items()}

@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
+from typing import BinaryIO
 from uuid import uuid4
 
 from masksmith.benchmark import Report
@@ -122,12 +123,19 @@ async def download_masks(session: ServiceSession, job: JobView) -> Masks:
     file = await session.download(calls.get_masks(job.id), _entry_count(job))
     try:
         expected = await _expected(session, job)
-        masks = Masks(file, job, job._restore)
+        masks = _open_download(file, job)
         await session.run_blocking(lambda: masks.check(expected))
     except BaseException:
         file.close()
         raise
     return masks
+
+
+def _open_download(file: BinaryIO, job: JobView) -> Masks:
+    try:
+        return Masks(file, job, job._restore)
+    except ValueError as error:
+        raise WireError(f"the file of masks cannot be read: {error}") from None
 
 
 async def download_weights(session: ServiceSession, job: JobView, masks: Masks | None = None) -> UpdatedWeights:

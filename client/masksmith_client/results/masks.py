@@ -16,6 +16,7 @@ from masksmith_client._job_view import JobView
 from masksmith_client.submission.expected_tensor import ExpectedTensor
 from masksmith_client.submission.streamed_tensor import BoolMask, Restore, as_numpy
 from masksmith_wire.headers import Header, TensorEntry
+from masksmith_wire.json_text import DuplicateMemberError
 from masksmith_wire.masks import METADATA_KEY, MaskInfo, file_header, pack, packed_width, read_infos, unpack
 
 from .atomic_write import atomic_write
@@ -44,6 +45,8 @@ class Masks(TensorFile):
         self._path: Path | None = None
         try:
             self.infos: Mapping[str, MaskInfo] = read_infos(self._header.metadata)
+        except DuplicateMemberError as error:
+            raise ValueError(f"its list of masks is ambiguous: {error}") from None
         except ValueError:  # another program wrote the metadata
             self.infos = {}
         self._names_with_unchecked_pattern: set[str] = set()

@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from threading import Event
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Protocol
 
 import redis
 from fastapi import Depends, Request
@@ -160,7 +160,7 @@ async def authenticate(
         user_of_issuer = await issuer.principal_of(token)
         if user_of_issuer is not None:
             return user_of_issuer
-    key, token_hash = await _read_request_key(client, token, cookie)
+    key, token_hash = await _read_request_key(client, token, cookie, settings.session_s)
     if key is not None:
         return principal_of(key, settings, token_hash)
     if settings.insecure and token is None:
@@ -176,7 +176,9 @@ async def authenticate(
     raise RequestError(Code.UNAUTHORIZED, detail)
 
 
-async def _read_request_key(client: Redis, token: str | None, cookie: str | None) -> tuple[KeyInfo | None, str]:
+async def _read_request_key(
+    client: Redis, token: str | None, cookie: str | None, session_s: float
+) -> tuple[KeyInfo | None, str]:
     """Read the key of a bearer token or, without one, of a session cookie.
 
     Returns:
@@ -185,11 +187,27 @@ async def _read_request_key(client: Redis, token: str | None, cookie: str | None
     """
     if token is not None:
         return await find_key(client, token), hash_token(token)
-    session: Any = await client.get(redis_key_of_session(cookie)) if cookie else None
-    key_id, _, token_hash = (session or "").partition(" ")
+    session = await _read_session(client, cookie, session_s) if cookie else ""
+    key_id, _, token_hash = session.partition(" ")
     if not key_id:
         return None, token_hash
     return await _read_valid_key(client, key_id, token_hash), token_hash
+
+
+async def _read_session(client: Redis, cookie: str, session_s: float) -> str:
+    """Read the session of a cookie; an empty text if it has ended.
+
+    One that would live longer than any new session was begun before the broker's clock was set back, or with another
+    setting; it then lives as long as a new one.
+    """
+    name, lifetime_ms = redis_key_of_session(cookie), int(session_s) * 1000
+    async with client.pipeline(transaction=False) as pipe:
+        pipe.get(name)
+        pipe.pttl(name)
+        session, left_ms = await pipe.execute()
+    if left_ms > lifetime_ms:
+        await client.pexpire(name, lifetime_ms)
+    return session or ""
 
 
 async def _has_keys(client: Redis, keys_seen: Event) -> bool:

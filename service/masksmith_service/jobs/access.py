@@ -114,10 +114,10 @@ async def view_job(state: State, job: str, principal: Principal, reservation: Re
     return await anyio.to_thread.run_sync(_document, state, snapshot)
 
 
-async def view_created_job(
+async def view_changed_job(
     state: State, job: str, principal: Principal, reservation: Reservation, response: Response
 ) -> Job | Response:
-    """Release the memory that a request has reserved, and read the document of the job that it has created.
+    """Release the memory that a request has reserved, and read the document of the job that it has created or canceled.
 
     The request has succeeded, so it is not refused if other requests leave too little memory for the document: then the
     response is the job's entry in lists, with the status (202 by default) and the headers of `response`.

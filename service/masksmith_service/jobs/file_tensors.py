@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from masksmith_service.errors import RequestError
 from masksmith_service.settings import Settings
-from masksmith_service.uploads.header_checks import header_error, parse_untrusted
+from masksmith_service.uploads.header_checks import check_tensor_count, header_error, parse_untrusted
 from masksmith_state.jobs.shards import PlannedTensor, Source
 from masksmith_wire.documents import Skipped
 from masksmith_wire.errors import Code
@@ -15,7 +15,7 @@ from masksmith_wire.headers import Header, HeaderError
 from masksmith_wire.selections import SelectedTensors, SelectionRequest
 from masksmith_wire.specification import JobSpecification
 
-from .options import FileOptions, check_tensor_count, parse_file_options
+from .options import FileOptions, parse_file_options
 from .planning import make_plan
 from .selected_tensors import ModelFiles, locate_selected
 from .statistics import add_statistics, check_calibrated_names

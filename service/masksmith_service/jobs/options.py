@@ -1,4 +1,4 @@
-"""Parses the options of masks jobs, and checks their number of tensors.
+"""Parses the options of masks jobs.
 
 Options are in a job document, or in the query of a job on an uploaded file or on a model in a root.
 """
@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 
 from masksmith.patterns import PatternError, TensorPatterns
 from masksmith_service.errors import RequestError
+from masksmith_service.uploads.header_checks import check_tensor_count
 from masksmith_wire.documents import Digest, MasksOptions, MasksRequest, Reference
 from masksmith_wire.errors import Code
 from masksmith_wire.names import MAX_LABELS, JobDescription, JobName, parse_labels
@@ -120,14 +121,3 @@ def parse_document_options(document: MasksRequest, max_tensors: int) -> JobSpeci
     specification = parse_specification(document)
     check_tensor_count(len(document.tensors), max_tensors)
     return specification
-
-
-def check_tensor_count(count: int, max_tensors: int, owner: str = "the job") -> None:
-    """Check the number of tensors that a job's document names, or that its files have; `owner` is for the error.
-
-    Raises:
-        RequestError: If there are too many.
-    """
-    if count > max_tensors:
-        detail = f"{owner} has {count} tensors, max_tensors is {max_tensors}"
-        raise RequestError(Code.TOO_MANY_TENSORS, detail, limit=max_tensors)

@@ -10,6 +10,7 @@ from masksmith_state.jobs.shards import MaskPart, PlannedTensor, Source
 from masksmith_wire.digests import is_digest
 from masksmith_wire.errors import Code
 from masksmith_wire.headers import Header
+from masksmith_wire.json_text import DuplicateMemberError
 from masksmith_wire.masks import packed_width, read_infos
 
 from .results import FinishedTensors
@@ -80,12 +81,15 @@ def _masks_of_job(tensors: FinishedTensors) -> dict[str, tuple[Shape, list[MaskP
 
 
 def _masks_of_file(file: str, header: Header, sources: Mapping[str, Source]) -> dict[str, tuple[Shape, list[MaskPart]]]:
-    try:
-        infos = read_infos(header.metadata) if header.metadata else {}
-    except ValueError:
-        infos = {}
     location = {"source": sources[file]} if file in sources else {"blob": upload_name(file)}
     file_text = repr(file) if file in sources else f"upload {file}"
+    try:
+        infos = read_infos(header.metadata) if header.metadata else {}
+    except DuplicateMemberError as error:
+        detail = f"the list of masks in {file_text} is ambiguous: {error}"
+        raise RequestError(Code.INVALID_PREVIOUS, detail, previous=file) from None
+    except ValueError:  # Another program wrote the metadata.
+        infos = {}
     masks: dict[str, tuple[Shape, list[MaskPart]]] = {}
     for name, entry in header.tensors.items():
         is_bool, has_info = entry.dtype == "BOOL", name in infos

@@ -36,7 +36,7 @@ from .access import (
     check_ended,
     job_not_found_error,
     read_masks_job,
-    view_created_job,
+    view_changed_job,
     view_job,
 )
 from .file_tensors import select_from_headers
@@ -236,11 +236,14 @@ def get_pruned(job: VisibleJobIdWithParts, state: StateDep, principal: Principal
 
 
 @router.post("/jobs/{job}/cancel", response_model=Job)
-async def cancel_job(job: VisibleJobId, request: Request, state: StateDep, principal: PrincipalDep) -> Job:
+async def cancel_job(
+    job: VisibleJobId, request: Request, response: Response, state: StateDep, principal: PrincipalDep
+) -> Job | Response:
     """Cancel a job; canceling a finished one changes nothing."""
     if not await anyio.to_thread.run_sync(state.records.cancel, job):
         raise job_not_found_error(job)
-    return await view_job(state, job, principal, request.state.reservation)
+    response.status_code = 200
+    return await view_changed_job(state, job, principal, request.state.reservation, response)
 
 
 @router.delete("/jobs/{job}", status_code=204)
@@ -272,7 +275,7 @@ async def _wait_and_view(
             await reservation.add(state.capacities.streams, 1)
             if await state.completions.wait(job, wait_s):
                 response.status_code = 200
-    return await view_created_job(state, job, principal, reservation, response)
+    return await view_changed_job(state, job, principal, reservation, response)
 
 
 def _wait_s(prefer: str | None, limit_s: float) -> float | None:

@@ -19,6 +19,7 @@ from masksmith_service.references.models import Model, ModelReader
 from masksmith_service.references.outputs import OutputPlanner, claim_output
 from masksmith_service.references.sources import model_files, read_references
 from masksmith_service.resources import State
+from masksmith_service.uploads.header_checks import check_tensor_count
 from masksmith_service.uploads.quota import too_many_bytes_error, too_many_record_bytes_error
 from masksmith_state.errors import FullError, MissingResultError, MissingUploadError
 from masksmith_state.jobs.file_shards import with_file_shards
@@ -41,7 +42,7 @@ from .access import read_job, visible_job_id
 from .documents import waiting_for
 from .file_tensors import select_file_tensors
 from .named_tensors import locate_named
-from .options import FileOptions, ModelOptions, check_tensor_count, parse_document_options
+from .options import FileOptions, ModelOptions, parse_document_options
 from .planning import make_plan
 from .previous_masks import add_previous
 from .repeated_requests import RepeatableRequest

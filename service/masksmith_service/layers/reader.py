@@ -32,7 +32,13 @@ from .tiling import Tiling, count_leading_stacks
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float32]
 SPAN_BYTES = 16 * 2**20
-"""If the rows to read of a file in a root are within this many bytes, they are read in one range."""
+"""Maximum bytes of a file in a root that are read in one request for several rows."""
+GAP_BYTES = 2**20
+"""Rows of a file in a root with at most this many bytes between them are read in one request.
+
+A request to a bucket takes about as long as to read this many bytes. Rows take at most one request each, and
+together at most about one for each MiB from the first to the last of them.
+"""
 NARROW_WIDTH = 128
 """Rows of at most this many columns are read whole, since adjacent whole rows are a single range.
 
@@ -131,12 +137,11 @@ class MaskedLayer:
         if source is None:
             return _read_ranges(store, upload_name(self.tensor.digest), starts, length)
         assert self.file is not None
-        root, path, version = self.file.root, self.file.path, source.version
-        first, last = starts[0], starts[-1] + length
-        if last - first > SPAN_BYTES:
-            return [root.read(path, start, start + length, version) for start in starts]
-        data = root.read(path, first, last, version)
-        return [data[start - first : start - first + length] for start in starts]
+        pieces = []
+        for span in _spans(starts, length):
+            data = self.file.root.read(self.file.path, span[0], span[-1] + length, source.version)
+            pieces += [data[start - span[0] : start - span[0] + length] for start in span]
+        return pieces
 
     @property
     def _is_flat(self) -> bool:
@@ -201,6 +206,17 @@ def _row_ranges(rows: Sequence[int], offset: int, row_bytes: int, start: int, st
     if stop - start == row_bytes and rows[-1] - rows[0] == len(rows) - 1:
         return [offset + rows[0] * row_bytes], len(rows) * row_bytes
     return [offset + row * row_bytes + start for row in rows], stop - start
+
+
+def _spans(starts: Sequence[int], length: int) -> Iterator[list[int]]:
+    """Group ranges of the same length by the request that reads them; `starts` are ascending."""
+    span = [starts[0]]
+    for start in starts[1:]:
+        if start - span[-1] - length > GAP_BYTES or start + length - span[0] > SPAN_BYTES:
+            yield span
+            span = []
+        span.append(start)
+    yield span
 
 
 def _read_ranges(store: BlobStore, name: str, starts: list[int], length: int, digest: str | None = None) -> list[bytes]:

@@ -10,9 +10,9 @@ from typing import Any
 from masksmith.layouts.foreign_files import not_json_reason, server_error_reason
 from masksmith_service.bounds.table import cost
 from masksmith_service.errors import RequestError
-from masksmith_service.jobs.options import check_tensor_count
 from masksmith_service.middleware.json_bodies import depth
 from masksmith_service.resources import State
+from masksmith_service.uploads.header_checks import check_tensor_count
 from masksmith_service.uploads.inspector import SMALL_HEADER_BYTES
 from masksmith_state.errors import InvalidLocationError
 from masksmith_state.roots.root import FileState
@@ -162,8 +162,9 @@ class ModelReader:
         if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
             raise _invalid(index, "it is not an index of a checkpoint: it has no 'weight_map' of names to files")
         names = list(dict.fromkeys(weight_map.values()))
-        if len(names) > MAX_FILES or len(weight_map) > self._settings.max_tensors:
-            raise _invalid(index, f"it lists {len(names)} files and {len(weight_map)} tensors, which are too many")
+        check_tensor_count(len(weight_map), self._settings.max_tensors, f"the index {index.location!r}")
+        if len(names) > MAX_FILES:
+            raise _invalid(index, f"it lists {len(names)} files, at most {MAX_FILES} are read; merge some of them")
         invalid = next(
             (file for file in names if "/" in file or not file.endswith(WEIGHTS_SUFFIX) or file.startswith(".")), None
         )
@@ -197,12 +198,15 @@ class ModelReader:
             raise _invalid(folder.child(CONFIG_NAME), f"it is {error}")
         return config
 
+    def _reserve_document(self, size: int) -> None:
+        """Reserve memory for a JSON file; called before the file is read."""
+        self._reserve_memory(cost("document") * size)
+
     def _read_json(self, file: LocatedPath) -> Any:
         try:
-            data = file.root.get(file.path, self._settings.max_document_bytes)
+            data = file.root.get(file.path, self._settings.max_document_bytes, self._reserve_document)
         except FileNotFoundError:
             raise reference_not_found_error(file.location) from None
-        self._reserve_memory(cost("document") * len(data))
         if depth(data) > self._settings.max_document_depth:
             raise _invalid(file, f"it is nested deeper than max_document_depth = {self._settings.max_document_depth}")
         try:

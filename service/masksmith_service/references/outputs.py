@@ -15,7 +15,7 @@ from redis.lock import Lock
 from masksmith_service.auth.principal import Principal
 from masksmith_service.errors import RequestError
 from masksmith_service.resources import State
-from masksmith_state.errors import ChangedSourceError
+from masksmith_state.errors import ChangedSourceError, InvalidLocationError
 from masksmith_state.expiry import limit_expiry
 from masksmith_state.jobs.output_identity import MAX_MARKER_BYTES, MAX_RECORD_BYTES, marker_identity, record_identity
 from masksmith_state.jobs.outputs import NOTE_PREFIX, OutputFile, PlannedOutput
@@ -228,16 +228,19 @@ def read_record(
     if JOURNAL_NAME in size_by_name or RECORD_NAME not in size_by_name:
         detail = f"{location!r} is unfinished; submit the same job again to go on"
         raise RequestError(Code.RESULT_NOT_FOUND, detail, location=location)
-    if size_by_name[RECORD_NAME] <= MAX_RECORD_BYTES:  # A larger one is refused before it is read.
-        reserve_memory(RECORD_COPIES * size_by_name[RECORD_NAME])
     record = directory.child(RECORD_NAME)
-    data = record.root.get(record.path, MAX_RECORD_BYTES)
+    data = _get_record(record, reserve_memory)
     if not data.lstrip().startswith(b"{"):
         raise RequestError(Code.RESULT_NOT_FOUND, f"{record.location!r} is not a record", location=location)
     if record_identity(data) != output.identity:
         detail = f"{location!r} now has the output of another job or command; submit the job with another output"
         raise RequestError(Code.RESULT_NOT_FOUND, detail, location=location)
     return data
+
+
+def _get_record(record: LocatedPath, reserve_memory: Callable[[int], None]) -> bytes:
+    """Reserve memory for a record, and read it; raises as `Root.get` does."""
+    return record.root.get(record.path, MAX_RECORD_BYTES, lambda size: reserve_memory(RECORD_COPIES * size))
 
 
 def _claim(directory: LocatedPath, output: PlannedOutput, reserve_memory: Callable[[int], None]) -> bool:
@@ -248,10 +251,13 @@ def _claim(directory: LocatedPath, output: PlannedOutput, reserve_memory: Callab
 
     Raises:
         RequestError: If the directory has other content, or is written to by others at the same time.
+        InvalidLocationError: If the marker cannot be written.
     """
     if _check_content(directory, output, reserve_memory):
         return False
     marker = directory.child(JOURNAL_NAME)
+    marker.root.check_writable(marker.path)
+    _check_places(directory, output)
     lines = [{"identity": output.identity}, {"by": "service"}]
     data = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
     if not directory.root.create(marker.path, data):
@@ -261,6 +267,20 @@ def _claim(directory: LocatedPath, output: PlannedOutput, reserve_memory: Callab
         directory.root.delete(marker.path)
         raise _not_empty_error(directory, sorted(other_names))
     return True
+
+
+def _check_places(directory: LocatedPath, output: PlannedOutput) -> None:
+    """Refuse a directory with a directory in the place of a file that the job writes, or a link in that of a directory.
+
+    Empty directories and links to directories are not listed. The job would fail when it writes its first file, after
+    all of its tensors have been solved.
+    """
+    for location in output.written_locations:
+        try:
+            directory.root.check_writable(location.removeprefix(f"{directory.root.url}/"))
+        except InvalidLocationError as error:
+            detail = f"{error}; remove it, or name a new or empty directory"
+            raise RequestError(Code.OUTPUT_NOT_EMPTY, detail, location=directory.location) from None
 
 
 def _list(directory: LocatedPath) -> dict[str, int]:
@@ -312,8 +332,7 @@ def _identity_of(directory: LocatedPath, size_by_name: dict[str, int], reserve_m
             return None
         return marker_identity(directory.root.get(directory.child(JOURNAL_NAME).path, MAX_MARKER_BYTES))
     if RECORD_NAME in size_by_name and size_by_name[RECORD_NAME] <= MAX_RECORD_BYTES:
-        reserve_memory(RECORD_COPIES * size_by_name[RECORD_NAME])
-        return record_identity(directory.root.get(directory.child(RECORD_NAME).path, MAX_RECORD_BYTES))
+        return record_identity(_get_record(directory.child(RECORD_NAME), reserve_memory))
     return None
 
 

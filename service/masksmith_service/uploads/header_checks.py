@@ -51,9 +51,7 @@ def check_header(header: Header, settings: Settings) -> None:
     Raises:
         RequestError: If there are too many tensors, or one has too long a name or too many entries.
     """
-    if len(header.tensors) > settings.max_tensors:
-        detail = f"the file holds {len(header.tensors)} tensors, max_tensors is {settings.max_tensors}"
-        raise RequestError(Code.TOO_MANY_TENSORS, detail, limit=settings.max_tensors)
+    check_tensor_count(len(header.tensors), settings.max_tensors, "the file")
     longest = max(header.tensors, key=len, default="")
     if len(longest) > MAX_NAME_LENGTH:
         detail = (
@@ -65,3 +63,14 @@ def check_header(header: Header, settings: Settings) -> None:
         if count > settings.max_elements:
             detail = f"tensor {name[:200]!r} has {count} entries, max_elements is {settings.max_elements}; split it"
             raise RequestError(Code.TOO_MANY_ELEMENTS, detail, tensor=name[:200], limit=settings.max_elements)
+
+
+def check_tensor_count(count: int, max_tensors: int, owner: str = "the job") -> None:
+    """Check the number of tensors of a file, an index, a model or a job; `owner` names it in the error.
+
+    Raises:
+        RequestError: If there are too many.
+    """
+    if count > max_tensors:
+        detail = f"{owner} has {count} tensors, max_tensors is {max_tensors}"
+        raise RequestError(Code.TOO_MANY_TENSORS, detail, limit=max_tensors)

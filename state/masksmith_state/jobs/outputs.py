@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 from masksmith_wire.digests import digest_bytes
 from masksmith_wire.headers import FORMAT_MAX_HEADER_BYTES
-from masksmith_wire.output_names import JOURNAL_NAME
+from masksmith_wire.output_names import JOURNAL_NAME, MASKS_NAME, RECORD_NAME
 
 from .shards import Source
 
@@ -70,6 +70,12 @@ class PlannedOutput(BaseModel):
         """Location of the note on a complete file of weights; instead of a long name it has the name's digest."""
         is_long = len(name.encode()) > MAX_NOTED_BYTES
         return self.location_of(f"{NOTE_PREFIX}{digest_bytes(name.encode()) if is_long else name}.json")
+
+    @property
+    def written_locations(self) -> list[str]:
+        """Locations of all files that the job writes, except the marker."""
+        names = [*(file.name for file in (*self.files, *self.copied_files)), MASKS_NAME, RECORD_NAME]
+        return [*map(self.location_of, names), *(self.note_location(file.name) for file in self.files)]
 
 
 class FileNote(BaseModel):

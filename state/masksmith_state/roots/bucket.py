@@ -93,6 +93,10 @@ class BucketRoot(Root):
             return True
         return False
 
+    def check_writable(self, path: str) -> None:
+        """See `Root.check_writable`; a bucket has no directories."""
+        self._check_not_in_inner_root(path)
+
     def delete(self, path: str) -> None:
         """See `Root.delete`."""
         self._check_not_in_inner_root(path)

@@ -96,6 +96,16 @@ class DirectoryRoot(Root):
             os.fsync(folder)
             return True
 
+    def check_writable(self, path: str) -> None:
+        """See `Root.check_writable`."""
+        with (
+            self._as_domain_errors(path),
+            suppress(FileNotFoundError),
+            self._folder_of(path, make=False) as (folder, name),
+        ):
+            if _is_directory(name, folder):
+                raise InvalidLocationError(self.location(path), _A_DIRECTORY)
+
     def delete(self, path: str) -> None:
         """See `Root.delete`."""
         with (

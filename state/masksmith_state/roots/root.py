@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -92,6 +92,14 @@ class Root(ABC):
         """
 
     @abstractmethod
+    def check_writable(self, path: str) -> None:
+        """Check that nothing is at a path, or in its directories, that would prevent `write`; nothing is written.
+
+        Raises:
+            InvalidLocationError: As `write` does.
+        """
+
+    @abstractmethod
     def delete(self, path: str) -> None:
         """Delete a file, if it exists.
 
@@ -99,8 +107,13 @@ class Root(ABC):
             InvalidLocationError: As `write` does.
         """
 
-    def get(self, path: str, limit: int) -> bytes:
+    def get(self, path: str, limit: int, reserve_memory: Callable[[int], None] | None = None) -> bytes:
         """Read a small file as a whole.
+
+        Args:
+            path: Its path.
+            limit: Maximum of its size in bytes.
+            reserve_memory: Called with its size, before it is read; it may raise an error of its own.
 
         Raises:
             FileNotFoundError: If there is no such file.
@@ -112,6 +125,8 @@ class Root(ABC):
             raise InvalidLocationError(
                 self.location(path), f"it has {state.size} bytes, and at most {limit} are read at once"
             )
+        if reserve_memory is not None:
+            reserve_memory(state.size)
         return self.read(path, 0, state.size, state.version)
 
     def inner_root_error(self, path: str) -> InvalidLocationError:

@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import redis
@@ -15,7 +16,7 @@ from masksmith_state.jobs.records import JobRecords
 from masksmith_state.jobs.redis_keys import output_lock_key
 from masksmith_state.keys import Keys, Role
 from masksmith_state.roots.setting import RootSetting
-from masksmith_wire.output_names import JOURNAL_NAME, RECORD_NAME
+from masksmith_wire.output_names import JOURNAL_NAME, MASKS_NAME, RECORD_NAME
 
 
 @pytest.mark.parametrize("state", ["unfinished", "finished"])
@@ -57,6 +58,40 @@ def test_a_directory_with_something_else_is_refused(app, root, model, url, recor
     assert (problem["status"], problem["code"]) == (409, "output_not_empty")
     assert "other files, such as 'thesis.tex'" in problem["detail"]
     assert list(root.list("out")) == ["thesis.tex"]
+    assert records.live_count() == 0
+
+
+@pytest.mark.parametrize("url", ["directory"], indirect=True)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "m-2.safetensors", ".masksmith-done.m-2.safetensors.json", MASKS_NAME, RECORD_NAME,
+        "model.safetensors.index.json", "tokenizer/merges.txt",
+    ],
+)  # fmt: skip
+def test_an_empty_directory_in_the_place_of_a_file_is_refused_before_the_job_is_created(
+    app, root, model, url, records, name
+):
+    folder = Path(url, "out", name)
+    folder.mkdir(parents=True)
+    with TestClient(app) as client:
+        problem = client.post("/v1/jobs", json=document(model, f"{url}/out")).json()
+        assert (problem["status"], problem["code"]) == (409, "output_not_empty")
+        assert f"'{folder}': it is a directory in place of a file; remove it" in problem["detail"]
+        assert root.list("out") == {}
+        assert records.live_count() == 0
+        folder.rmdir()
+        submit(client, model, f"{url}/out")
+
+
+@pytest.mark.parametrize("url", ["directory"], indirect=True)
+def test_a_link_in_the_place_of_a_directory_of_the_output_is_refused(app, root, model, url, records, tmp_path):
+    Path(url, "out").mkdir()
+    Path(url, "out", "tokenizer").symlink_to(tmp_path)
+    with TestClient(app) as client:
+        problem = client.post("/v1/jobs", json=document(model, f"{url}/out")).json()
+    assert (problem["status"], problem["code"]) == (409, "output_not_empty")
+    assert "tokenizer/merges.txt': its path contains a link" in problem["detail"]
     assert records.live_count() == 0
 
 

@@ -302,3 +302,16 @@ def test_a_request_for_an_upgrade_is_the_last_of_its_connection(speaker, upgrade
     status, headers, _ = one.hear()
     assert (status, headers["connection"]) == (200, "close")
     assert one.is_closed()
+
+
+def test_requests_that_are_no_http_or_ask_for_an_upgrade_leave_no_line_in_the_log(speaker, fleet):
+    log = fleet.services[0].log
+    before = len(log.read_text())
+    for fields in UPGRADES.values():
+        one = speaker()
+        one.say(b"\r\n".join([b"GET /healthz HTTP/1.1", b"Host: localhost", *fields, b"", b""]))
+        assert one.hear()[0] == 200
+    one = speaker()
+    one.say(b"no HTTP\r\n\r\n")
+    one.check_refused(400, "malformed_request", "Invalid HTTP")
+    assert "uvicorn" not in log.read_text()[before:]

@@ -269,6 +269,16 @@ def test_links_inside_are_followed_for_reading(directory, tmp_path):
     assert directory.get("snapshot/file", 10) == b"0123"
 
 
+def test_a_path_where_a_file_can_be_written_is_writable_and_stays_as_it_is(directory, tmp_path):
+    (tmp_path / "root" / "link").symlink_to("../outside/secret")
+    directory.write("file", [b"1"])
+    for path in ("file", "link", "new", "new/folder/file"):
+        directory.check_writable(path)
+    assert sorted(os.listdir(tmp_path / "root")) == ["file", "link"]
+    with pytest.raises(InvalidLocationError, match="a file in place of a directory"):
+        directory.check_writable("file/below")
+
+
 def test_a_link_that_is_written_over_leaves_its_target(directory, tmp_path):
     (tmp_path / "root" / "link").symlink_to("../outside/secret")
     directory.write("link", [b"new"])
@@ -287,12 +297,13 @@ def test_a_path_that_is_no_file_is_rejected(directory, tmp_path, make):
 @pytest.mark.parametrize(
     "call",
     [
+        lambda root: root.check_writable("a/b"),
         lambda root: root.write("a/b", [b"1"]),
         lambda root: root.create("a/b", b"1"),
         lambda root: root.delete("a/b"),
         lambda root: root.get("a/b", 10),
     ],
-    ids=["write", "create", "delete", "get"],
+    ids=["check_writable", "write", "create", "delete", "get"],
 )
 def test_a_directory_in_place_of_a_file_is_rejected(directory, tmp_path, call, is_empty):
     """A root that is unavailable would be tried again instead."""

@@ -8,7 +8,10 @@ local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
 redis.call('SET', session, value, 'EX', seconds)
 redis.call('ZREMRANGEBYSCORE', sessions, '-inf', string.format('%.6f', now))
-redis.call('ZADD', sessions, string.format('%.6f', now + seconds), session)
+-- Later than the end of all others, also if they were begun before the clock was set back: else it would be the oldest.
+local latest = redis.call('ZRANGE', sessions, -1, -1, 'WITHSCORES')[2]
+local ends_at = math.max(now + seconds, (tonumber(latest) or 0) + 1e-6)
+redis.call('ZADD', sessions, string.format('%.6f', ends_at), session)
 redis.call('EXPIRE', sessions, seconds)
 local excess = redis.call('ZCARD', sessions) - limit
 if excess > 0 then
