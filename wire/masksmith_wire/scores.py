@@ -119,7 +119,7 @@ def statistic_mismatch(kind: str, shape: Shape, weight: Shape, layout: Layout | 
         return statistic_mismatch(kind, shape[len(stack) :], layout.matrix_shape(weight))
     row_shape, flat = weight[1:], math.prod(weight[1:])
     if kind in ("norms", "inverse_diagonal"):
-        # One number for each input: as `[in, *kernel]`, flattened, or the same one for the whole kernel of a channel.
+        # Shape `[in, *kernel]`, or the same flattened; or `[in]`: one number for all entries of a channel's kernel.
         fits, expected = shape in (row_shape, (flat,), weight[1:2]), f"[{flat}]"
     elif kind == "gram":
         fits, expected = shape == (flat, flat), f"[{flat}, {flat}]"

@@ -55,10 +55,11 @@ def verify(
 ) -> Verdict:
     """Check that a mask is allowed by a pattern.
 
-    Tiles are checked by the counts of their rows and columns. A tile at a ragged edge under `pad` is allowed if and
-    only if some mask of its padding completes it to an allowed tile; three counts decide this: of the rows, of the
-    columns, and of the corner of the padding. Under `dense`, the edge must be kept entirely. For patterns without
-    tiles, blocks, channels, panels or entries are counted (`_verify.whole_tensor`).
+    A tile is allowed if the number of kept entries in each of its rows and columns is. A tile at a ragged edge under
+    `pad` is allowed if some mask of its padding completes it to an allowed tile; whether there is one follows from the
+    numbers of kept entries in the rows and columns, and from the size of the padding's corner. Under `dense`, the edge
+    must be kept entirely. For patterns without tiles, blocks, channels, panels or entries are counted
+    (`_verify.whole_tensor`).
 
     Args:
         mask: Bool (or 0/1) array or tensor in the weight's shape.

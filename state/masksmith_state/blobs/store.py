@@ -37,7 +37,7 @@ class BlobStore:
     Args:
         url: A directory, or the URL of an object store such as `s3://bucket/prefix`.
         create: Create the directory if it does not exist; see `Objects`.
-        read_only: Leave damaged blobs where they are, and do not write lost lists of digests.
+        read_only: Leave damaged blobs where they are; do not write a list of digests again that was lost.
 
     Attributes:
         objects: The stored objects, which are read without checks.
@@ -86,10 +86,10 @@ class BlobStore:
 
         Raises:
             FileNotFoundError: If it does not exist.
-            DamagedBlobError: If it is damaged. It is then set aside, unless the store is read-only.
-            ReplacedBlobError: If it is intact but has another digest: it stays, since it may be that of another job.
-            UncheckedBlobError: If it cannot be checked, since its list is lost and no digest is known by which the list
-                can be computed again. The blob may be intact, and stays.
+            DamagedBlobError: If it is damaged. It is then set aside, unless the store is read-only. There are two
+                subclasses for blobs that are not known to be damaged, and stay where they are:
+            ReplacedBlobError: If it agrees with its list, but does not have `digest`: another job may have written it.
+            UncheckedBlobError: If its list is lost, and cannot be computed again, since no digest of the blob is known.
         """
 
         def read(pieces: PieceList) -> bytes:
@@ -119,7 +119,10 @@ class BlobStore:
         self._read(name, lambda pieces: verify_pieces(self.objects, name, pieces), digest)
 
     def is_intact(self, name: str, digest: str | None = None) -> bool:
-        """Whether a blob exists, has the digest and is not damaged; a damaged one is set aside, unless read-only."""
+        """Whether a blob exists, can be checked, is not damaged, and has `digest`, if it is given.
+
+        A damaged blob is set aside, unless the store is read-only.
+        """
         try:
             self.verify(name, digest)
         except (FileNotFoundError, DamagedBlobError):
@@ -174,7 +177,7 @@ class BlobStore:
 
         Raises:
             FileNotFoundError: If it does not exist.
-            DamagedBlobError: If it is damaged, or is replaced meanwhile; the pieces before that have been yielded.
+            DamagedBlobError: As `get`, and if it is replaced meanwhile; the pieces before that have been yielded.
         """
         pieces = await asyncio.to_thread(self._read, name, lambda pieces: pieces, digest)
         number, piece = 0, bytearray()
@@ -202,7 +205,7 @@ class BlobStore:
         self._lists.delete(name)
 
     def _free_name_in_damaged(self, name: str) -> str:
-        """Name in the folder `damaged` with the time; with the next one if a blob was set aside in that millisecond."""
+        """Name in the folder `damaged`, with the time in milliseconds, or the next time whose name is not taken."""
         for milliseconds in count(time.time_ns() // 10**6):
             free_name = f"{DAMAGED}/{name}.{milliseconds}"
             if self.objects.size(free_name) is None and not self.objects.is_directory(free_name):
@@ -237,8 +240,8 @@ class BlobStore:
         """Read and check a blob; after a mismatch, read its list without the cache, and read and check once more.
 
         Another process may have replaced the blob, so that the cached list is outdated. After a second mismatch, the
-        blob is handled as damaged; but if it has no usable list, it may be intact, and stays. So does a blob that is as
-        its list says, but has another digest than `digest`. For errors, see `get`.
+        blob is handled as damaged, except in two cases in which it stays where it is: if it has no usable list, or if
+        it agrees with its list, but does not have `digest`. For errors, see `get`.
         """
         digest = digest or digest_of_upload(name)
         mismatch = MismatchError()
@@ -258,9 +261,9 @@ class BlobStore:
         raise self._handle_damage(name)
 
     def _is_replaced(self, name: str, pieces: PieceList) -> bool:
-        """Whether a blob that has not its known digest is intact all the same: it agrees with its list.
+        """Whether a blob that does not have the digest that the caller expects agrees with its list.
 
-        Never for an upload with a digest in its name: whatever has another digest is damaged.
+        False for an upload with a digest in its name: if its bytes have another digest, it is damaged.
         """
         if digest_of_upload(name) is not None:
             return False
