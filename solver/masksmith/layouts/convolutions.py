@@ -26,6 +26,10 @@ MAX_KERNEL = 15
 _WEIGHT = r"(?:\.weight(?:_v)?)"
 _LAYER_WEIGHT = re.compile(rf"{_WEIGHT}$")
 _CONVOLUTION_NAME = re.compile(r"conv|downsample", re.IGNORECASE)
+# A parameter below `conv` may be another one than its weight, such as a bias of shape `[1, out, 1]`, or a table.
+_CONVOLUTION_WEIGHT = re.compile(
+    r"(?:^|[._])(?:weight(?:_\w+)?|w|filters?)$|\.original[01]?$|conv_?\d*d?$", re.IGNORECASE
+)
 _TRANSPOSED_NAME = re.compile(r"conv\d*_?transp|conv_?trans(?:\d|[._]|$)|transp\w*_?conv|deconv", re.IGNORECASE)
 _PLAIN_OR_TRANSPOSED_NAME = re.compile(
     r"(?:^|\.)(?:\w*(?:up_?sampl|upscal|unpool)\w*|ups|\w+_ups?|up(?:_?\d+)?|\w*up_?conv\w*|\w*conv_?up\w*|\w*conv_?t\d*(?:_pre|_post)?)"
@@ -45,14 +49,15 @@ _PART_OF_SEQUENCE = re.compile(rf"(?P<before>(?:^|.*\.))(?P<index>\d+){_WEIGHT}$
 def may_be_convolution_weight(name: str, shape: Sequence[int]) -> bool:
     """Whether a tensor of three dimensions or more may be the weight of a convolution, by its name and shape.
 
-    False for more than five dimensions. Otherwise true if the name contains `conv` or `downsample`, or if no side of
-    the kernel exceeds `MAX_KERNEL` and the name ends as that of a layer's weight (`_LAYER_WEIGHT`); a name without dots
-    was chosen by the caller and may end in anything.
+    False for more than five dimensions. Otherwise the name must end as that of a layer's weight (`_LAYER_WEIGHT`), and
+    no side of the kernel may exceed `MAX_KERNEL`. If the name contains `conv` or `downsample`, more endings are allowed
+    (`_CONVOLUTION_WEIGHT`), and kernels of any size. A name without dots was chosen by the caller: it may end in
+    anything.
     """
     if len(shape) > len(TRANSPOSED_AXES):
         return False
     if _CONVOLUTION_NAME.search(name):
-        return True
+        return "." not in name or _CONVOLUTION_WEIGHT.search(name) is not None
     may_be_layer_weight = "." not in name or _LAYER_WEIGHT.search(name) is not None
     return may_be_layer_weight and max(shape[2:]) <= MAX_KERNEL
 

@@ -209,6 +209,24 @@ def test_a_parameter_that_is_not_the_weight_of_a_layer_is_no_convolution(name):
     check_unclear(name, (32, 4, 8), "may be a convolution or stacked matrices", "stack in out")
 
 
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("layers.0.conv.glu.b1", (1, 32, 1)),
+        ("layers.0.conv_block.lookup", (1, 64, 16)),
+        ("layers.0.deconv_gate.query", (8, 16, 4)),
+        ("stages.0.downsample.query", (32, 4, 1)),
+    ],
+)
+def test_other_parameters_below_a_convolution_are_not_its_weight(name, shape):
+    check_unclear(name, shape, "may be a convolution or stacked matrices", "out in kernel")
+
+
+@pytest.mark.parametrize("name", ["conv.weight", "conv1.w", "blocks.0.conv1", "conv.weight_orig"])
+def test_weights_of_convolutions_by_their_last_part(name):
+    assert str(assign({f"encoder.{name}": (16, 32, 3)})[f"encoder.{name}"].layout) == "out in kernel"
+
+
 def test_the_weight_of_a_layer_that_is_no_convolution_is_none():
     assert str(assign({"layers.0.mix.weight": (4, 8, 7)})["layers.0.mix.weight"].layout) == "out in kernel"
     reason = "the shape [4, 8, 8] may be stacked matrices, and does not show"
