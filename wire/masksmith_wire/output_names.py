@@ -19,15 +19,27 @@ PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
 WEIGHT_SUFFIXES = PICKLE_SUFFIXES | {
     ".safetensors", ".gguf", ".ggml", ".h5", ".msgpack", ".onnx", ".onnx_data", ".ot", ".tflite", ".mlmodel", ".npz",
     ".distcp", ".keras", ".nemo", ".pdparams", ".params", ".pb", ".engine", ".plan", ".pte", ".pt2", ".llamafile",
+    ".pdiparams", ".trt", ".jit", ".torchscript", ".ptl", ".mnn", ".ncnn", ".param", ".rknn", ".hef", ".qnn", ".dlc",
+    ".dduf", ".mlx", ".ort", ".om", ".nb", ".caffemodel", ".weights", ".t7", ".joblib", ".task", ".litertlm",
 }  # fmt: skip
 WEIGHT_FOLDERS = frozenset({"original", "consolidated", "onnx", "openvino", "coreml", "gguf", "saved_model"})
 """Folders with the same model in another format."""
 _WEIGHT_FOLDER_SUFFIXES = (".mlpackage", ".mlmodelc")
 
-_WEIGHTS = re.compile(r"\.onnx|\.ckpt\.(?:index|meta)$|\.data-\d+-of-\d+$|^openvino_.*\.xml$", re.IGNORECASE)
-"""Names of files of weights that no suffix shows: parts of ONNX models, of checkpoints of TensorFlow, of OpenVINO."""
-_COPY_SUFFIX = re.compile(r"(?:\.(?:bak|old|orig|backup|part\w*)|-split-\w+|~)$", re.IGNORECASE)
-"""The end of the name of a copy or a part of a file, such as `model.safetensors.bak`."""
+_WEIGHTS = re.compile(
+    r"\.onnx|\.ckpt(?:-\d+)?\.(?:index|meta)$|^variables\.index$|\.data-\d+-of-\d+$|^openvino_.*\.xml$"
+    r"|(?:^|[._-])(?:model|weights|checkpoint|params)(?:[._-][\w.-]*)?\.(?:npy|tar|tgz|zip|7z)(?:\.(?:gz|bz2|xz|zst|\d+))*$",
+    re.IGNORECASE,
+)
+"""Names of files of weights that no suffix shows: parts of ONNX models, of checkpoints of TensorFlow and of OpenVINO;
+arrays and archives that are named as a model."""
+_COPY_SUFFIX = re.compile(
+    r"(?:\.(?:bak|old|orig|backup|save|part\w*|te?mp|download|incomplete|crdownload|gz|bz2|xz|zst|lz4|zip|7z|tar|\d+)"
+    r"|-split-\w+|~)+$",
+    re.IGNORECASE,
+)
+"""The end of the name of a copy, a part, an unfinished download or a compressed file, as `.bak` is in
+`model.safetensors.bak`; a name may have several, as `model.safetensors.zst.1` has."""
 
 _INDEX_SUFFIX = re.compile(r"\.index(?:\.[\w-]+)?\.json$")
 """The end of the name of an index; before `.json` it may have a variant, such as `fp16`."""
