@@ -183,9 +183,7 @@ def finished_record(
         record = None
     if not isinstance(record, dict) or record.get("identity") != expected_identity:
         raise InputError(f"{output} contains the result of another command; name a new or empty directory")
-    changed_paths = changed_files(output, _digests(record["outputs"])) + [
-        str(output / name) for name in record["copied"] if not (output / name).is_file()
-    ]
+    changed_paths = changed_files(output, _digests(record["outputs"])) + _missing_copies(output, record)
     if changed_paths:
         raise InputError(f"{changed_paths[0]} is missing, or not as prune wrote it; remove {output} and prune again")
     if changed_paths := changed_files(checkpoint.folder, _digests(record["inputs"])):
@@ -207,6 +205,11 @@ def _has_digest(path: Path, digest: str) -> bool:
     return path.is_file() and blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest() == digest
 
 
+def _missing_copies(output: Path, record: Mapping[str, Any]) -> list[str]:
+    """Return the paths of the files that were copied into an output and are missing there."""
+    return [str(output / name) for name in record["copied"] if not (output / name).is_file()]
+
+
 def _digests(files: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """Return the digests in the member `inputs` or `outputs` of a record, by the file's name."""
     return {name: file["blake3"] for name, file in files.items()}
@@ -220,11 +223,13 @@ class RecordedMasks:
         masks_file: Path of the masks file.
         names: Names of the masks.
         changed_files: Paths of output files that are missing, or were changed since they were written.
+        missing_copies: Paths of files that were copied from the model's directory, and are missing.
     """
 
     masks_file: Path
     names: list[str]
     changed_files: list[str]
+    missing_copies: list[str]
 
 
 def recorded_masks(folder: Path) -> RecordedMasks | None:
@@ -243,13 +248,14 @@ def recorded_masks(folder: Path) -> RecordedMasks | None:
         record = parse_json(path.read_bytes())
         names = [tensor["name"] for tensor in record["tensors"] if tensor["masked"]]
         digests = _digests(record["outputs"])
+        missing_copies = _missing_copies(folder, record)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise InputError(
             f"{path} is not the record of a pruned checkpoint; prune it again, or pass --pattern"
         ) from None
     if not masks_file.is_file():
         raise InputError(f"{masks_file} is missing, but {RECORD_NAME} exists; prune it again, or pass --pattern")
-    return RecordedMasks(masks_file, names, changed_files(folder, digests))
+    return RecordedMasks(masks_file, names, changed_files(folder, digests), missing_copies)
 
 
 def prefix_digest(file: Path, stop: int) -> str:

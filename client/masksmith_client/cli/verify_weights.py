@@ -138,9 +138,14 @@ def _against_masks(checkpoint: Checkpoint, options: WeightOptions, mask_violatio
 
     checked_names = {tensor.name for tensor in tensors.values()}
     why_not_checked = {name: "no mask" for name in checkpoint.tensors if name not in checked_names}
-    changed_files = record.changed_files if record else ()
-    notes = [*checkpoint.notes, *(f"{file} is not as prune wrote it" for file in changed_files)]
+    notes = [*checkpoint.notes, *(_notes_on_files(record) if record else ())]
     return _Checks(verify_masks(masks, tensors, own_violation), tensors, why_not_checked, notes)
+
+
+def _notes_on_files(record: RecordedMasks) -> list[str]:
+    changed = [f"{file} is not as prune wrote it" for file in record.changed_files]
+    missing = [f"{file} is missing: prune copied it from the model's directory" for file in record.missing_copies]
+    return changed + missing
 
 
 def _open_masks(checkpoint: Checkpoint, path: Path | None, record: RecordedMasks | None) -> Masks:

@@ -143,6 +143,16 @@ def test_verify_says_that_a_dense_tensor_has_changed(model: Path, tmp_path: Path
     assert json.loads(capsys.readouterr().out)["notes"] == [f"{shard} is not as prune wrote it"]
 
 
+def test_verify_says_that_a_copied_file_is_missing(model: Path, tmp_path: Path, capsys: Capture) -> None:
+    output = tmp_path / "out"
+    assert run(command(model, output)) == 0
+    (output / "config.json").unlink()
+    capsys.readouterr()
+    assert run(["verify", str(output), "--json"]) == 0
+    expected = f"{output / 'config.json'} is missing: prune copied it from the model's directory"
+    assert json.loads(capsys.readouterr().out)["notes"] == [expected]
+
+
 @pytest.mark.parametrize("name", ["masks.safetensors", ".hidden.safetensors"])
 def test_names_that_outputs_need_are_refused(tmp_path: Path, capsys: Capture, name: str) -> None:
     save_file({"layers.0.w.weight": np.ones((8, 8), np.float32)}, tmp_path / name)
