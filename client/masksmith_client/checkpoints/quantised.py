@@ -70,7 +70,8 @@ def quantisation_message(config: Mapping[str, Any] | None, dtypes: Mapping[str, 
     settings = quantisation_settings(config)
     packed_message = _packed_message(dtypes)
     if not settings:
-        return packed_message or _scaled_message(dtypes)
+        scaled_message = _nested_message(config) if _scaled_message(dtypes) else None
+        return packed_message or scaled_message or _scaled_message(dtypes)
     method, format_name = _method(settings), _format_name(settings)
     is_readable_format = method == "compressed-tensors" and format_name in _FORMATS_READ_THROUGH_SCALES
     if packed_message is None and (method == "fp8" or is_readable_format):
@@ -133,6 +134,21 @@ def _config_message(method: str, format_name: str | None) -> str:
     return f"{text}; {_ADVICE.get(method, _GENERAL_ADVICE)}"
 
 
+def _nested_message(config: Mapping[str, Any] | None) -> str | None:
+    """Say which part of a config has the settings of the quantisation, if the config itself has none; None without any.
+
+    A loader of the whole model reads only settings at the top level, so it is not known how it would read the scales.
+    """
+    for name, part in (config or {}).items():
+        if isinstance(part, Mapping) and quantisation_settings(part):
+            method = _method(quantisation_settings(part))
+            return (
+                f"its config names the quantisation {method!r} inside {name!r}, and settings are read only at the top "
+                f"level; move them there, or {_ADVICE.get(method, _GENERAL_ADVICE)}"
+            )
+    return None
+
+
 def _sparse_format(settings: Mapping[str, Any]) -> str | None:
     """Return the format, named by the settings of compressed-tensors, that leaves out zeros; None if there is none."""
     sparsity = settings.get("sparsity_config")
@@ -144,7 +160,14 @@ def _packed_message(dtypes: Mapping[str, str]) -> str | None:
     """Return a message that names a tensor of packed weights; None if there is none."""
     message = _first_name_message(_PACKED_NAMES, dtypes)
     mlx_messages = (_name_message(name, "mlx") for name in dtypes if _is_packed_mlx_weight(name, dtypes))
-    return message or next(mlx_messages, None)
+    vptq_messages = (_name_message(name, "vptq") for name in dtypes if _has_vptq_codes(name, dtypes))
+    return message or next(mlx_messages, None) or next(vptq_messages, None)
+
+
+def _has_vptq_codes(name: str, dtypes: Mapping[str, str]) -> bool:
+    """Whether a tensor is the table of vectors of a layer of VPTQ, whose weights are numbers of rows of the table."""
+    layer, separator, _ = name.rpartition("centroids.weight")
+    return bool(separator) and f"{layer}indices" in dtypes
 
 
 def _is_packed_mlx_weight(name: str, dtypes: Mapping[str, str]) -> bool:
