@@ -113,8 +113,8 @@ def _by_rules(candidate: Candidate, architecture: Architecture) -> Layout | Uncl
 def _with_dense_reason(candidate: Candidate, roles: Roles) -> Candidate:
     """Return a candidate with the reason why it stays dense, if it is empty or has a role.
 
-    An `unsupported_reason` that the candidate has already stays. A `dense_by_default_reason` stays, too, if globs may
-    select tensors of the role; otherwise the role's reason replaces it, and only the tensor's full name selects it.
+    A reason that the candidate already has stays, since its module or a trace shows it, and not only its name. If no
+    glob may select tensors of the role, only the tensor's full name selects it.
     """
     if 0 in candidate.shape and candidate.unsupported_reason is None:
         return replace(candidate, unsupported_reason=EMPTY)
@@ -125,7 +125,8 @@ def _with_dense_reason(candidate: Candidate, roles: Roles) -> Candidate:
         return replace(candidate, unsupported_reason=role.reason)
     if candidate.dense_by_default_reason is not None and role.selectable_by_glob:
         return candidate
-    return replace(candidate, dense_by_default_reason=role.reason, only_by_name=not role.selectable_by_glob)
+    reason = candidate.dense_by_default_reason or role.reason
+    return replace(candidate, dense_by_default_reason=reason, only_by_name=not role.selectable_by_glob)
 
 
 def _user_layout(candidate: Candidate, user_layouts: Mapping[str, Layout]) -> Layout | None:

@@ -142,7 +142,7 @@ class Roles:
 
 _DENSE = (
     (_BIAS, "a bias"),
-    (_EMBEDDING, "an embedding, which is looked up, not multiplied"),
+    (_EMBEDDING, "an embedding by its name, which is looked up, not multiplied"),
     (_NORM, "a norm"),
     (_STATE, "a state parameter, not a matrix that multiplies"),
 )

@@ -59,7 +59,8 @@ def test_the_list_of_tensors_says_what_the_job_will_mask(browser, tmp_path):
     browser.find("#file").send_keys(str(path))
     browser.until(lambda: browser.text("#chosen") == "1 of 3 tensors will be masked: 256 weights")
     masked = "return [...document.querySelectorAll('#tensors tr')].map(row => row.cells[3].textContent)"
-    assert browser.run(masked) == ["no: an output head", "no: an embedding, which is looked up, not multiplied", "yes"]
+    reasons = ["no: an output head", "no: an embedding by its name, which is looked up, not multiplied", "yes"]
+    assert browser.run(masked) == reasons
     browser.find("#layers").send_keys("*up_proj* lm_head.weight")
     browser.until(lambda: browser.text("#chosen").startswith("2 of 3 tensors"))
     assert browser.run(masked) == ["yes", "no: not selected", "yes"]

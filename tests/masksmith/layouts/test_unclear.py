@@ -333,7 +333,7 @@ def test_why_convolutions_and_embeddings_of_some_shapes_are_dense():
     }
     convolution, embedding, patches = (candidate.dense_by_default_reason for candidate in assign(shapes).values())
     assert convolution == "a convolution with one input channel, or one per group: its sums run over its kernel alone"
-    assert embedding == "an embedding, which is looked up, not multiplied"
+    assert embedding == "an embedding by its name, which is looked up, not multiplied"
     assert patches == "an embedding of patches, outside the model's blocks"
 
 
