@@ -177,3 +177,22 @@ def test_what_does_not_exist_is_said_so(tmp_path: Path) -> None:
         list_tensors(tmp_path / "nothing.safetensors")
     with pytest.raises(InputError, match=r"contains no \.safetensors"):
         list_tensors(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "consolidated.00.pth",
+        "mp_rank_00_model_states.pt",
+        "iter_0000001/mp_rank_00/model_optim_rng.pt",
+        "global_step5/layer_01-model_00-model_states.pt",
+    ],
+)
+def test_a_model_whose_tensors_are_split_over_pickles_is_not_converted_file_by_file(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"")
+    with pytest.raises(InputError, match=r"tensors are split over several files") as caught:
+        list_tensors(tmp_path)
+    assert str(path) in str(caught.value)
+    assert "torch.load" not in str(caught.value)

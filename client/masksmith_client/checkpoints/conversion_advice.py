@@ -12,9 +12,18 @@ from masksmith_wire.output_names import PICKLE_SUFFIXES, is_index_name
 
 _PART = re.compile(r"-\d+-of-\d+\.\w+$")
 """The end of the name of a part of a model."""
+_PART_OF_SPLIT_TENSORS = re.compile(
+    r"^consolidated\.\d+\.pth$|^mp_rank_\d+|^(?:layer|model)_\d+-model_\d+-|zero_pp_rank_\d+"
+)
+"""Names of parts that each have a part of every tensor, or of the optimizer's state: of Meta, Megatron, DeepSpeed."""
 
 STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")
 """Members in which training checkpoints commonly store the model's state dict, beside that of the optimizer."""
+
+_SPLIT_TENSORS_ADVICE = (
+    "Its tensors are split over several files: export the model to the format of transformers with the script of its "
+    "architecture there, or with the tool of the program that wrote it"
+)
 
 _SHOWN = 4
 
@@ -30,6 +39,8 @@ def pickle_message(path: Path) -> str:
             f"{reason}. Convert the model once, with its class in transformers: AutoModelForCausalLM.from_pretrained("
             f"{str(path.parent)!r}).save_pretrained('converted')"
         )
+    if _has_split_tensors(path):
+        return f"{reason}. {_SPLIT_TENSORS_ADVICE}"
     return f"{reason}. Convert it once: {_conversion(path)}"
 
 
@@ -55,7 +66,12 @@ def no_weights_message(folder: Path) -> str:
             f"torch.distributed.checkpoint.format_utils dcp_to_torch {shlex.quote(str(folder))} model.pt; then, for "
             f"the state dict of the model: {_conversion(Path('model.pt'))}"
         )
-    return f"{folder} contains no .safetensors file{_models_text(_models_below(folder))}"
+    models = _models_below(folder)
+    pickle_below = None if models else _pickle_below(folder)
+    if pickle_below is not None:
+        text = f"{folder} contains no .safetensors file, but pickles of a training program, such as {pickle_below}"
+        return f"{text}. {_SPLIT_TENSORS_ADVICE}"
+    return f"{folder} contains no .safetensors file{_models_text(models)}"
 
 
 def _conversion(path: Path) -> str:
@@ -80,6 +96,17 @@ def _models_below(folder: Path) -> list[Path]:
     """Return the subdirectories that have safetensors files: components of diffusers, or snapshots of a download."""
     paths = [path for pattern in ("*", "snapshots/*", "models--*/snapshots/*") for path in sorted(folder.glob(pattern))]
     return [path for path in paths if path.is_dir() and next(path.glob("*.safetensors"), None) is not None]
+
+
+def _pickle_below(folder: Path) -> Path | None:
+    """Return a file of split tensors in a subdirectory, such as `iter_0000001/mp_rank_00/model_optim_rng.pt`."""
+    paths = (path for pattern in ("*/*", "*/*/*") for path in sorted(folder.glob(pattern)))
+    pickles = (path for path in paths if path.suffix in PICKLE_SUFFIXES)
+    return next((path for path in pickles if _has_split_tensors(path)), None)
+
+
+def _has_split_tensors(path: Path) -> bool:
+    return any(_PART_OF_SPLIT_TENSORS.search(name) is not None for name in (path.name, path.parent.name))
 
 
 def _models_text(models: Sequence[Path]) -> str:
