@@ -112,7 +112,6 @@ class MaskedLayer:
             self._hook_gradient()
             self._mark_in_place(is_masked=True)
             return
-        self.masking.set_owner(self.module, self.parameter)
         for module in self.modules.values():
             attach(module, self.parameter, self.masking)
 
@@ -129,12 +128,23 @@ class MaskedLayer:
         self._mark_in_place(is_masked=False)
 
     def check_copy(self, module: torch.nn.Module) -> None:
-        """Raise `InputError` unless a copy of the layer's module has a weight of the same shape, and is in Python."""
+        """Check a copy of one of the layer's modules, before masks are baked into it.
+
+        Raises:
+            InputError: If its weight is missing or has another shape, TorchScript has compiled it, or it was copied
+                from a model with masks of another Sparsifier, which it still has.
+        """
         if isinstance(module, torch.jit.ScriptModule):
             raise InputError(f"the copy's {self.name!r} was compiled by TorchScript: bake the masks before torch.jit")
         weight = module._parameters.get(self.parameter)
         if weight is None or tuple(weight.shape) != self.shape:
             raise InputError(f"the copy's {self.name!r} does not have shape {list(self.shape)}")
+        masking = masking_of(module, self.parameter)
+        if masking is not None and masking.is_copied_from_another(self.masking):
+            raise InputError(
+                f"the copy's {self.name!r} still has the mask of another Sparsifier, under which it was copied: copy "
+                "the model again, or call that one's bake(copy) before this one is created"
+            )
 
     @torch.no_grad()
     def bake_into(self, modules: Sequence[torch.nn.Module]) -> None:

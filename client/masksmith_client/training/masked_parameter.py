@@ -53,6 +53,7 @@ def attach(module: torch.nn.Module, name: str, masking: Masking) -> None:
     If the masking has a `product`, the module's `forward` is replaced by it.
     """
     module.register_module(_key(name), masking)
+    masking.add_holder(module, name)
     module.__class__ = _subclass(type(module), name, with_forward=masking.product is not None)
 
 
@@ -62,7 +63,8 @@ def _subclass(base: type[torch.nn.Module], name: str, *, with_forward: bool) -> 
     If `with_forward`, its `forward` calls the masking's `product`.
     """
     members: dict[str, Any] = {MARK: name, name: _masked_property(name), "__module__": base.__module__}
-    members |= {"__reduce_ex__": _reduce, "parametrizations": property(_parametrizations), QCONFIG: _qconfig_property()}
+    members |= {"__reduce_ex__": _reduce, "__setstate__": _set_state(name, base)}
+    members |= {"parametrizations": property(_parametrizations), QCONFIG: _qconfig_property()}
     if with_forward:
         members["forward"] = _forward_of(name, base)
     members |= {reset: _reset(name, getattr(base, reset)) for reset in RESETS if hasattr(base, reset)}
@@ -225,6 +227,18 @@ def _restore(base: type[torch.nn.Module], masked_parameters: tuple[tuple[str, bo
     for name, with_forward in masked_parameters:
         base = _subclass(base, name, with_forward=with_forward)
     return base.__new__(base)
+
+
+def _set_state(name: str, base: type[torch.nn.Module]) -> Callable[..., None]:
+    """Return the method that gives a copy of a masked module its state; the copy of the masking then finds the copy."""
+
+    def set_state(module: torch.nn.Module, state: dict[str, Any]) -> None:
+        base.__setstate__(module, state)  # type: ignore[no-untyped-call]
+        masking = masking_of(module, name)
+        if masking is not None:
+            masking.add_holder(module, name)
+
+    return set_state
 
 
 def _reader_needs_parameter(parameter: Tensor) -> bool:

@@ -26,7 +26,7 @@ from .sharding import Sharding, as_sharded, is_dtensor, local, register_sharding
 
 SAMPLE = 1024
 """Number of entries that are compared to see whether a weight has changed; of smaller weights, all entries."""
-NOT_COPIED = ("_owner", "_origin", "gradient", "watches", "has_lost_write")
+NOT_COPIED = ("_holders", "_origin", "gradient", "watches", "has_lost_write")
 """Attributes of a masking that copies do not take over."""
 
 
@@ -100,6 +100,8 @@ class Masking(torch.nn.Module):
     lacks_restored_values: bool = False
     has_lost_write: bool = False
     _key: str = ""
+    _holders: tuple[weakref.ref[torch.nn.Module], ...] = ()
+    _parameter: str = ""
 
     def __init__(self, method: MaskingMethod, weight: Tensor, output_axes: tuple[int, ...] = (0,)) -> None:
         super().__init__()
@@ -113,14 +115,13 @@ class Masking(torch.nn.Module):
         self.gradient: Tensor | None = None
         self.product: Product | None = None
         self.is_bypassed = False
-        self._owner: Callable[[], torch.nn.Module | None] = _no_owner
-        self._parameter = ""
         self._origin: _Origin | None = None
         method.extend(self, weight)
 
-    def set_owner(self, module: torch.nn.Module, parameter: str) -> None:
-        """Set the module and the name of its parameter that is masked."""
-        self._owner, self._parameter = weakref.ref(module), parameter
+    def add_holder(self, module: torch.nn.Module, parameter: str) -> None:
+        """Add a module that has the weight, under this name; several modules may share it."""
+        existing = (holder for holder in self._holders if holder() is not None)
+        self._holders, self._parameter = (*existing, weakref.ref(module)), parameter
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the weight that the layer computes with."""
@@ -198,10 +199,17 @@ class Masking(torch.nn.Module):
         self.mask = origin.masking.mask.to(self.mask.device, copy=True)
         self._set_sharding(origin.masking.sharding)
         self.dense = origin.masking.dense
-        weight = self._owned_weight()
+        weight = self._held_weight()
         if weight is not None:
             self.follow_sharding(weight)
         origin.sample = self._sample()
+
+    def is_copied_from_another(self, masking: Masking) -> bool:
+        """Whether this is a copy, or a copy of a copy, of another masking than `masking`."""
+        origin: Masking = self
+        while origin._origin is not None:
+            origin = origin._origin.masking
+        return origin is not self and origin is not masking
 
     def backward_rule(self, gradient: Tensor, weight: Tensor, mask: Tensor) -> Tensor:
         """Convert the gradient of the masked weight to that of the dense weight, and record it if requested."""
@@ -234,8 +242,6 @@ class Masking(torch.nn.Module):
         memo[id(self)] = replica
         state = {name: value for name, value in self.__dict__.items() if name not in NOT_COPIED}
         replica.__dict__.update(copy.deepcopy(state, memo))
-        owner = memo.get(id(self._owner()))
-        replica.__dict__["_owner"] = _no_owner if owner is None else weakref.ref(owner)
         replica.__dict__.update(gradient=None, records_gradient=False)
         replica.__dict__["_origin"] = _Origin(self, self._sample())
         return replica
@@ -244,7 +250,7 @@ class Masking(torch.nn.Module):
         # A pickled copy is a snapshot.
         self.follow_origin()
         state = {name: value for name, value in self.__dict__.items() if name not in NOT_COPIED}
-        return {**state, "_owner": _no_owner, "_origin": None, "gradient": None, "records_gradient": False}
+        return {**state, "_origin": None, "gradient": None, "records_gradient": False}
 
     def _replicate_for_data_parallel(self) -> Masking:
         # A replica has the attributes of the original, hence also its dict of watches, and may end before what it adds.
@@ -290,7 +296,7 @@ class Masking(torch.nn.Module):
     @torch.no_grad()
     def _has_pruned_values(self) -> bool:
         """Whether a pruned entry of this rank's part of the weight is not zero."""
-        weight = self._owned_weight()
+        weight = self._held_weight()
         return weight is not None and not self.dense and bool(local(weight.detach())[~self.mask].any())
 
     def _is_unchanged(self, origin: _Origin) -> bool:
@@ -300,13 +306,15 @@ class Masking(torch.nn.Module):
         before = origin.sample.to(current)
         return bool(((current == before) | (current.isnan() & before.isnan())).all())
 
-    def _owned_weight(self) -> Tensor | None:
-        owner = self._owner()
-        return None if owner is None else owner._parameters.get(self._parameter)
+    def _held_weight(self) -> Tensor | None:
+        """Return the weight in the first of the modules that have it; None if none of them has it any more."""
+        holders = (holder() for holder in self._holders)
+        weights = (holder._parameters.get(self._parameter) for holder in holders if holder is not None)
+        return next((weight for weight in weights if weight is not None), None)
 
     @torch.no_grad()
     def _sample(self) -> Tensor | None:
-        weight = self._owned_weight()
+        weight = self._held_weight()
         if weight is None or weight.is_meta:
             return None
         entries = local(weight.detach()).reshape(-1)
@@ -323,7 +331,3 @@ def _sample_positions(count: int) -> npt.NDArray[np.int64]:
     inputs that are always 0.
     """
     return np.array(sorted(random.Random(0).sample(range(count), SAMPLE)))
-
-
-def _no_owner() -> None:
-    return None

@@ -334,6 +334,58 @@ def test_a_snapshot_of_a_shared_weight_is_baked_with_its_own_mask():
     assert torch.equal(snapshot.tied.weight != 0, mask)
 
 
+class TiedBackwards(torch.nn.Module):
+    """A module whose second layer is registered before the first: copies are made in the order of registration."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        first = torch.nn.Linear(16, 16)
+        self.second = torch.nn.Linear(16, 16)
+        self.second.weight = first.weight
+        self.first = first
+
+    def forward(self, inputs):
+        return self.second(self.first(inputs))
+
+
+@pytest.mark.parametrize("part", ["", "first", "second"])
+@pytest.mark.parametrize("model_class", [Shared, TiedBackwards])
+def test_a_copy_of_any_part_with_a_shared_weight_is_a_snapshot_until_its_weight_changes(model_class, part):
+    model = model_class()
+    sparsifier = Sparsifier(model, "2:4", ms.solve, EVERY_TWO, layers=["first"])
+    snapshot, average = copy.deepcopy(model.get_submodule(part)), copy.deepcopy(model.get_submodule(part))
+    again = copy.deepcopy(snapshot)
+    layers = [each.first if part == "" else each for each in (snapshot, average, again)]
+    mask = layers[1].weight != 0  # Reading it, as an evaluation does, does not make the average a snapshot.
+    with torch.no_grad():
+        model.first.parametrizations.weight.original.copy_(torch.randn(16, 16))
+        layers[1].parametrizations.weight.original.copy_(torch.randn(16, 16))
+    sparsifier.refresh_now()
+    (later,) = sparsifier.masks.values()
+    assert not torch.equal(later, mask)
+    for layer, expected in zip(layers, (mask, later, mask), strict=True):
+        assert torch.equal(layer.weight != 0, expected)
+
+
+def test_a_copy_with_the_masks_of_another_sparsifier_is_not_baked_as_ones_own():
+    model, optimizer, first = masked()
+    average, other = (AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.5)) for _ in range(2))
+    first.bake()
+    first.bake(other.module)
+    second = Sparsifier(model, "2:8", ms.solve, EVERY_TWO)
+    train(
+        model,
+        optimizer,
+        second,
+        4,
+        after=lambda step: (average.update_parameters(model), other.update_parameters(model)),
+    )
+    with pytest.raises(InputError, match=r"'2.weight' still has the mask of another Sparsifier.*copy the model again"):
+        second.bake(average.module)
+    assert torch.equal(second.bake(other.module)[2].weight != 0, second.masks["2.weight"])
+
+
 def test_a_model_that_holds_its_sparsifier_is_copied():
     model, optimizer, sparsifier = masked()
     model.sparsifier = sparsifier
