@@ -61,9 +61,10 @@ class SparsifierCallback(TrainerCallback):  # type: ignore[misc] # transformers 
         """Load the sparsifier's state if training resumes, and register the optimizer if the method needs it.
 
         Raises:
-            InputError: If the Trainer's model holds no masked layer, the checkpoint has no file of the sparsifier, the
-                file does not fit the sparsifier or the weights that the Trainer has loaded, the optimizer ascends
-                gradients, which the method does not support, or the Trainer would upload dense weights.
+            InputError: If the Trainer's model holds no masked layer, or one of another sparsifier; if the checkpoint
+                has no file of the sparsifier, or the file does not fit the sparsifier or the weights that the Trainer
+                has loaded; if the optimizer ascends gradients, which the method does not support; or if the Trainer
+                would upload dense weights.
         """
         _check_uploads(args)
         self.sparsifier.check_model(kwargs["model"])

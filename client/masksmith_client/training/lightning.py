@@ -64,7 +64,7 @@ class SparsifierCallback(Callback):  # type: ignore[misc] # lightning is untyped
             trainer.callbacks = [*others[:position], self, *others[position:]]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Raise `InputError` if the LightningModule holds no masked layer."""
+        """Raise `InputError` if the LightningModule holds no masked layer, or one of another sparsifier."""
         self.sparsifier.check_model(pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

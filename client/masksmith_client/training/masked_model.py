@@ -13,6 +13,7 @@ from masksmith_client._errors import InputError
 from .adapters import merge, refuse_merged
 from .copies import check_has_masked_layer, mask_state_dict, plain_state, removed_by_masks
 from .masked_layer import MaskedLayer
+from .masked_parameter import is_masked
 from .sharding import reshard
 
 
@@ -73,12 +74,21 @@ class MaskedModel:
         return removed_by_masks(state, model, self._check_and_adopt_layers())
 
     def check_model(self, model: torch.nn.Module) -> None:
-        """Check that a model, such as the one that a trainer trains, contains a masked layer.
+        """Check that a model that a trainer trains and saves has masked layers of this sparsifier, and of no other.
 
         Raises:
-            InputError: If `model` contains no masked layer, or for a reason of `plain_state_dict`.
+            InputError: If it contains no masked layer, or one of another sparsifier; or for a reason of
+                `plain_state_dict`.
         """
         check_has_masked_layer(model, self._check_and_adopt_layers())
+        own = {(id(module), layer.parameter) for layer in self._layers for module in layer.modules.values()}
+        for path, module in model.named_modules():
+            for name in module._parameters:
+                if is_masked(module, name) and (id(module), name) not in own:
+                    raise InputError(
+                        f"'{path}.{name}' has the mask of another Sparsifier, and a trainer's checkpoints hold the "
+                        "masked weights of one: bake the other one's masks first, or mask all layers with one Sparsifier"
+                    )
 
     def merge_adapters(self) -> dict[str, float]:
         """Merge low-rank adapters (LoRA) of masked layers into the weights, within the pattern.

@@ -11,7 +11,7 @@ from support.training_loop import WAITING, batch, perceptron
 
 import masksmith as ms
 from masksmith_client import InputError
-from masksmith_client.training import SRSTE, MaskedDecay, Sparsifier, TrainableThresholds
+from masksmith_client.training import SRSTE, Fixed, MaskedDecay, Sparsifier, TrainableThresholds
 
 PATTERN = "transposable 2:4"
 # Both libraries warn of their own affairs when they are imported and when they train.
@@ -225,18 +225,40 @@ class Regression(torch.nn.Module):
         return {"loss": torch.nn.functional.mse_loss(outputs, labels), "logits": outputs}
 
 
-def train_own_module(folder):
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_trainer_of_a_model_with_masks_of_two_sparsifiers_is_refused(lightning, tmp_path, in_place):
+    from masksmith_client.training import hugging_face
+    from masksmith_client.training import lightning as of_lightning
+
+    model, method = Regression(), Fixed() if in_place else None
+    one, other = (
+        Sparsifier(model, PATTERN, ms.solve, None, method, layers=[name], in_place=in_place)
+        for name in ("net.2", "net.4")
+    )
+    callbacks = of_lightning.SparsifierCallback(one), hugging_face.SparsifierCallback(one)
+    message = "'net.4.weight' has the mask of another Sparsifier.*bake the other one's masks first"
+    with pytest.raises(InputError, match=message):
+        callbacks[0].on_fit_start(None, model)
+    with pytest.raises(InputError, match=message):
+        train_own_module(tmp_path, model, callbacks[1])
+    other.bake()
+    callbacks[0].on_fit_start(None, model)
+    train_own_module(tmp_path, model, callbacks[1])
+    assert ms.verify(model.net[2].weight != 0, PATTERN)
+
+
+def train_own_module(folder, model=None, callback=None):
     from transformers import Trainer, TrainingArguments
 
     from masksmith_client.training.hugging_face import SparsifierCallback
 
-    model = Regression()
-    sparsifier = Sparsifier(model, PATTERN, ms.solve, WAITING)
+    model = model or Regression()
+    callback = callback or SparsifierCallback(Sparsifier(model, PATTERN, ms.solve, WAITING))
     arguments = TrainingArguments(
         str(folder), max_steps=2, save_steps=2, report_to=[], disable_tqdm=True, use_cpu=True, logging_strategy="no"
     )
     examples = [dict(zip(("inputs", "labels"), pair, strict=True)) for pair in zip(*batch(count=16), strict=True)]
-    Trainer(model, arguments, train_dataset=examples, callbacks=[SparsifierCallback(sparsifier)]).train()
+    Trainer(model, arguments, train_dataset=examples, callbacks=[callback]).train()
     return model
 
 
