@@ -87,7 +87,7 @@ class MaskedModel:
                 if is_masked(module, name) and (id(module), name) not in own:
                     raise InputError(
                         f"'{path}.{name}' has the mask of another Sparsifier, and a trainer's checkpoints hold the "
-                        "masked weights of one: bake the other one's masks first, or mask all layers with one Sparsifier"
+                        "masked weights of one: bake the masks of the other one, or mask all layers with one Sparsifier"
                     )
 
     def merge_adapters(self) -> dict[str, float]:

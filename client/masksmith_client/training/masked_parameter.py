@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx._symbolic_trace import is_fx_tracing
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from masksmith_client._errors import InputError
 
@@ -247,12 +249,15 @@ def _reader_needs_parameter(parameter: Tensor) -> bool:
     FSDP2 needs it to shard it, functions that initialize weights to write to it, and `get_parameter` to return it.
 
     Raises:
-        InputError: If that code merges an adapter, or is torch.nn.utils.prune or tensor parallelism, which would take
-            masked values for the parameter.
+        InputError: If that code merges an adapter, or is torch.nn.utils.prune, tensor parallelism or torch.fx, which
+            would take masked values for the parameter.
     """
     if torch.compiler.is_compiling():
         # Compiled code neither shards nor merges, and frames cannot be inspected while it is traced.
         return False
+    if is_fx_tracing() and get_proxy_mode() is None:
+        # Without a mode that records operations (`make_fx`), the masked values would become a constant of the graph.
+        raise InputError("torch.fx would make the masked weight a constant, which is not trained: bake the masks first")
     frame = sys._getframe(2)  # 0 is this function, 1 the property, 2 the code that reads the attribute.
     reader, reader_module = frame.f_code.co_name, str(frame.f_globals.get("__name__"))
     if (reader_module, reader) == PARAMETER_READER or is_initializer(reader):

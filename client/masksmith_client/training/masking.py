@@ -191,8 +191,14 @@ class Masking(torch.nn.Module):
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def follow_origin(self) -> None:
-        """If this is a copy whose weight has changed since the copy last took the original's mask, take that mask."""
+        """If this is a copy whose weight has changed since the copy last took the original's mask, take that mask.
+
+        Raises:
+            InputError: While `torch.export` traces a copy, since the program could not take later masks.
+        """
         origin = self._origin
+        if origin is not None and torch.compiler.is_exporting():
+            raise InputError("torch.export cannot trace a masked copy of a model: bake the copy first, by bake(copy)")
         if origin is None or self._is_unchanged(origin):
             return
         origin.masking.follow_origin()

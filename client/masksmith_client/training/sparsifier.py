@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import torch
 
@@ -320,6 +320,12 @@ class Sparsifier(MaskedModel):
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         # If a model has its sparsifier as an attribute, copies of the model share this sparsifier.
         return self
+
+    def __reduce__(self) -> NoReturn:
+        raise InputError(
+            "a Sparsifier cannot be pickled: save its state_dict() and that of the model; to pickle the model, remove "
+            "the Sparsifier from the model's attributes"
+        )
 
     def __enter__(self) -> Self:
         return self

@@ -227,8 +227,7 @@ class Regression(torch.nn.Module):
 
 @pytest.mark.parametrize("in_place", [False, True])
 def test_a_trainer_of_a_model_with_masks_of_two_sparsifiers_is_refused(lightning, tmp_path, in_place):
-    from masksmith_client.training import hugging_face
-    from masksmith_client.training import lightning as of_lightning
+    from masksmith_client.training import hugging_face, lightning as of_lightning
 
     model, method = Regression(), Fixed() if in_place else None
     one, other = (
@@ -236,7 +235,7 @@ def test_a_trainer_of_a_model_with_masks_of_two_sparsifiers_is_refused(lightning
         for name in ("net.2", "net.4")
     )
     callbacks = of_lightning.SparsifierCallback(one), hugging_face.SparsifierCallback(one)
-    message = "'net.4.weight' has the mask of another Sparsifier.*bake the other one's masks first"
+    message = "'net.4.weight' has the mask of another Sparsifier.*bake the masks of the other one"
     with pytest.raises(InputError, match=message):
         callbacks[0].on_fit_start(None, model)
     with pytest.raises(InputError, match=message):

@@ -15,6 +15,7 @@ from torch.ao.quantization import (
     quantize_dynamic,
 )
 from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import masksmith as ms
 from masksmith_client import InputError
@@ -48,6 +49,14 @@ def test_a_pickled_model_is_a_snapshot_with_its_masks(model, method):
     assert list(restored.state_dict()) == list(model.state_dict())
     sparsifier.bake(restored)
     assert type(restored[2]) is torch.nn.Linear
+
+
+def test_a_sparsifier_cannot_be_pickled_and_the_error_says_what_can(model):
+    model.sparsifier = Sparsifier(model, PATTERN, ms.solve, WAITING)
+    with pytest.raises(InputError, match=r"a Sparsifier cannot be pickled: save its state_dict\(\).*attributes"):
+        torch.save(model, io.BytesIO())
+    del model.sparsifier
+    torch.save(model, io.BytesIO())
 
 
 def test_initializing_again_writes_to_the_dense_weight(model):
@@ -200,6 +209,43 @@ def test_torchscript_and_masks_refuse_each_other(model):
         sparsifier.bake(scripted)
     inputs = torch.randn(4, 8)
     assert torch.equal(torch.jit.script(sparsifier.bake())(inputs), model(inputs))
+
+
+class Product(torch.nn.Module):
+    """A module whose operations torch.fx traces one by one; it traces layers of torch as a whole."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.randn(16, 16))
+
+    def forward(self, inputs):
+        return inputs @ self.weight.T
+
+
+def test_a_graph_of_torch_fx_trains_masked_layers_or_is_refused():
+    linear = torch.nn.Sequential(torch.nn.Linear(16, 16), torch.nn.Linear(16, 16))
+    model = torch.nn.Sequential(linear, Product())
+    sparsifier = Sparsifier(
+        model, PATTERN, ms.solve, WAITING, layers=["0.*", "1.weight"], layouts={"1.weight": "out in"}
+    )
+    with pytest.raises(InputError, match=r"torch\.fx would make the masked weight a constant.*bake the masks first"):
+        torch.fx.symbolic_trace(model)
+    inputs = torch.randn(4, 16)
+    assert torch.equal(torch.fx.symbolic_trace(linear)(inputs), linear(inputs))
+    assert torch.equal(make_fx(model)(inputs)(inputs), model(inputs))
+    sparsifier.bake()
+    torch.testing.assert_close(torch.fx.symbolic_trace(model)(inputs), model(inputs))
+
+
+def test_a_model_is_exported_and_a_masked_copy_is_refused(model):
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, WAITING)
+    inputs = torch.randn(4, 8)
+    torch.testing.assert_close(torch.export.export(model, (inputs,)).module()(inputs), model(inputs))
+    average = copy.deepcopy(model)
+    with pytest.raises(InputError, match=r"torch\.export cannot trace a masked copy.*bake the copy first"):
+        torch.export.export(average, (inputs,))
+    baked = sparsifier.bake(average)
+    torch.testing.assert_close(torch.export.export(baked, (inputs,)).module()(inputs), model(inputs))
 
 
 def test_a_copy_that_cannot_be_baked_is_left_as_it_was(model):
