@@ -1,4 +1,5 @@
 import json
+import re
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -171,6 +172,27 @@ def test_the_only_weights_of_a_folder_may_be_replaced(model: Path, some: dict[st
     assert not load_torch(model)["a"][torch.from_numpy(~some["a"])].any()
     with pytest.raises(InputError, match="is one of the files of"):
         apply_masks(masks, model, model.parent / "config.json")
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".pt", ".BIN", ".gguf", ".h5", ".npy"])
+def test_a_name_of_another_format_is_refused_before_any_work(
+    tmp_path: Path, model: Path, some: dict[str, np.ndarray], capsys: Any, suffix: str
+) -> None:
+    masks, output = write_masks(tmp_path / "some", some), tmp_path / f"out{suffix}"
+    expected = f"{output} has the suffix of another format.*name it {tmp_path / 'out.safetensors'}"
+    for command in (
+        ["solve", str(model), "-p", "2:4", "--local", "-o", str(output)],
+        ["solve", str(model.parent), "-p", "2:4", "--local", "-o", str(tmp_path / "m"), "--weights-out", str(output)],
+        ["apply", str(tmp_path / "some"), str(model), "-o", str(output)],
+        ["jobs", "masks", "0" * 32, "-o", str(output)],
+        ["jobs", "weights", "0" * 32, "-o", str(output)],
+    ):
+        assert run(command) == 2
+        assert re.search(expected, capsys.readouterr().err.replace("\n", " "))
+    for write in (lambda: masks.save(output), lambda: apply_masks(masks, model, output)):
+        with pytest.raises(InputError, match=expected):
+            write()
+    assert not output.exists()
 
 
 def test_memory_is_bounded_by_a_piece(tmp_path: Path) -> None:

@@ -163,6 +163,28 @@ def test_jobs_are_listed_shown_watched_canceled_and_deleted(checkpoint: Path, ca
     assert json.loads(output("jobs", "list", "--json")) == []
 
 
+@pytest.mark.parametrize("kind", ["masks", "weights"])
+def test_a_download_does_not_replace_or_hide_the_files_of_a_model(tmp_path: Path, capsys: Any, kind: str) -> None:
+    save_file({"layers.0.w.weight": np.ones((8, 8), np.float32)}, tmp_path / "pruned.safetensors")
+    for name, message in {
+        "config.json": "is a file of the model",
+        "pruned.safetensors": "is a file of the model",
+        "new.safetensors": "would count as weights of the model",
+    }.items():
+        (tmp_path / "config.json").write_text("{}")
+        before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+        assert run(["jobs", kind, "job0", "-o", str(tmp_path / name)]) == 2
+        assert message in capsys.readouterr().err.replace("\n", " ")
+        assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_downloads_of_several_jobs_are_written_into_one_directory(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "downloads").mkdir()
+    run(["solve", str(checkpoint), "-p", "2:4", "-o", str(checkpoint.with_name("m"))])
+    for name in ("a.safetensors", "b.safetensors", "a.safetensors"):
+        assert run(["jobs", "masks", "job0", "-o", str(tmp_path / "downloads" / name)]) == 0
+
+
 def test_commands_say_what_a_job_waits_for(service: FakeService, checkpoint: Path, capsys: Any) -> None:
     service.waiting_for = WaitingFor(queue="masksmith.cpu", role="search", device="cpu")
     solved = ["solve", str(checkpoint), "-p", "2:4", "-o", str(checkpoint.with_name("m"))]

@@ -30,10 +30,10 @@ def masks(
     """Download the masks of a job that has ended."""
     from masksmith_client._errors import ClientError
 
-    from .outputs import check_output
+    from .outputs import check_download_output
     from .service import interactive_client
 
-    check_output(output)
+    check_download_output(output)
     with interactive_client(url) as client:
         handle = client.jobs.get(job)
         downloaded = handle.masks()
@@ -49,10 +49,10 @@ def weights(
     as_json: JsonOption = False,
 ) -> None:
     """Download the updated weights of a job that has ended."""
-    from .outputs import check_output
+    from .outputs import check_download_output
     from .service import interactive_client
 
-    check_output(output)
+    check_download_output(output)
     with interactive_client(url) as client:
         handle = client.jobs.get(job)
         downloaded = handle.weights()

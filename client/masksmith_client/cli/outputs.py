@@ -10,9 +10,11 @@ from tempfile import TemporaryDirectory
 
 from masksmith_client._errors import InputError
 from masksmith_client.checkpoints.checkpoint import Checkpoint
+from masksmith_client.checkpoints.config import CONFIG_NAME
 from masksmith_client.checkpoints.copy import check_copy_output, is_folder_output, write_copy
 from masksmith_client.checkpoints.other_files import model_files
 from masksmith_client.results.atomic_write import refuse_link_to_blob
+from masksmith_client.results.tensor_file_names import check_tensor_file_name
 from masksmith_client.results.updated_weights import UpdatedWeights
 from masksmith_wire.model_files import SINGLE_FILE, ModelFilesError, weights_name
 from masksmith_wire.output_names import is_index_name
@@ -46,6 +48,16 @@ def check_output(output: Path, *, as_json: bool | None = None) -> None:
     if not os.access(folder, os.W_OK):
         raise InputError(f"{output} cannot be written: no permission in {folder}")
     return None
+
+
+def check_tensor_output(output: Path, *, as_json: bool | None = None) -> None:
+    """Check, before any work, that masks or weights can be written to a file; see `check_output` for the arguments.
+
+    Raises:
+        InputError: If the name has the suffix of another format, or for a reason of `check_output`.
+    """
+    check_tensor_file_name(output)
+    check_output(output, as_json=as_json)
 
 
 def check_not_an_input(output: Path, inputs: Iterable[object] = (), *, model: Path | None = None) -> None:
@@ -99,6 +111,29 @@ def check_model_is_still_found(output: Path, model: Path) -> None:
         )
 
 
+def check_download_output(output: Path) -> None:
+    """Check, before any work, that masks or updated weights of a job, whose model is not known, can be written.
+
+    Raises:
+        InputError: If the output is in a directory with the config of a model, and is one of the model's files or is
+            refused by `check_model_is_still_found`; or for a reason of `check_tensor_output`.
+    """
+    check_tensor_output(output)
+    folder = output.parent
+    if (folder / CONFIG_NAME).is_file():
+        check_model_is_still_found(output, folder)
+        if any(path.is_file() and output.is_file() and output.samefile(path) for path in _files_of_model(folder)):
+            raise InputError(f"{output} is a file of the model in {folder}; name another file")
+
+
+def _files_of_model(folder: Path) -> list[Path]:
+    """Return the files of the model in a directory; empty if it has no weights, or it is not known which they are."""
+    try:
+        return model_files(Checkpoint.open(folder))
+    except InputError:
+        return []
+
+
 def check_weights_output(output: Path, model: Path, *, as_json: bool) -> None:
     """Check, before any work, that updated weights can be written to a file, to `-`, or to a model's directory.
 
@@ -106,8 +141,9 @@ def check_weights_output(output: Path, model: Path, *, as_json: bool) -> None:
         InputError: If the weights cannot be written, or if `check_model_is_still_found` refuses the file.
     """
     if is_folder_output(output, model):
+        check_tensor_file_name(output)
         return check_copy_output(output, Checkpoint.open(model))
-    check_output(output, as_json=as_json)
+    check_tensor_output(output, as_json=as_json)
     return check_model_is_still_found(output, model)
 
 

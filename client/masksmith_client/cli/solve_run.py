@@ -23,7 +23,7 @@ from .console import print_note
 from .outputs import (
     check_model_is_still_found,
     check_not_an_input,
-    check_output,
+    check_tensor_output,
     check_weights_output,
     weights_written_to,
 )
@@ -43,7 +43,7 @@ def check_files(
             `weights_out` is given.
     """
     inputs = tuple(inputs)
-    check_output(output, as_json=as_json)
+    check_tensor_output(output, as_json=as_json)
     check_model_is_still_found(output, path)
     check_not_an_input(output, inputs, model=path)
     if weights_out is not None:

@@ -22,6 +22,7 @@ from masksmith_wire.headers import DTYPE_BITS, build_header
 from .atomic_write import atomic_write
 from .masks import Masks
 from .tensor_file import row_ranges
+from .tensor_file_names import check_tensor_file_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +60,14 @@ def apply_masks(
         All tensors of the model's files.
 
     Raises:
-        InputError: If the model has no tensor for a mask; if a mask and its tensor differ in shape; if entries of the
-            tensor's dtype cannot be set to zero one by one; if the model is quantised so that zeros are not stored as
-            zeros; if masks of tied weights differ; if `write_copy` refuses the directory; or if `output` is one of
-            several files of the model.
+        InputError: If the output's name has the suffix of another format; if the model has no tensor for a mask; if a
+            mask and its tensor differ in shape; if entries of the tensor's dtype cannot be set to zero one by one; if
+            the model is quantised so that zeros are not stored as zeros; if masks of tied weights differ; if
+            `write_copy` refuses the directory; or if `output` is one of several files of the model.
         WireError: If a mask does not have its digests, or a downloaded one violates its pattern. The patterns of an
             opened file are not checked here: `Masks.verify` and `masksmith verify` check them.
     """
+    check_tensor_file_name(output)
     checkpoint = Checkpoint.open(model)
     _check_model_stays_whole(checkpoint, output)
     checkpoint.check_zeros_can_be_counted()

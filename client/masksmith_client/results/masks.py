@@ -23,6 +23,7 @@ from .atomic_write import atomic_write
 from .checks import check_mask, check_names, pattern_violation
 from .proofs import CheckedProof, check_assumed_scores, check_proof, in_shape_of_mask, kept_objective, scores_of
 from .tensor_file import TensorFile
+from .tensor_file_names import check_tensor_file_name
 
 
 class Masks(TensorFile):
@@ -156,8 +157,10 @@ class Masks(TensorFile):
         as local solves write it. An opened file is copied as it is.
 
         Raises:
+            InputError: If the path has the suffix of another format than safetensors.
             WireError: If a downloaded mask that was not read before violates its pattern.
         """
+        check_tensor_file_name(Path(path))
         for name in list(self._names_with_unchecked_pattern):
             self._unpack_and_check(self._entries[name])
         if self.job is None:

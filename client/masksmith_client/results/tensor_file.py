@@ -16,6 +16,7 @@ from masksmith_client.submission.streamed_tensor import Restore
 from masksmith_wire.headers import read_header
 
 from .atomic_write import save_copy
+from .tensor_file_names import check_tensor_file_name
 
 PIECE_ENTRIES = 512 * 1024
 """Largest number of entries of a tensor that are checked or counted at a time, unless a single row is longer."""
@@ -49,7 +50,12 @@ class TensorFile(Mapping[str, Any]):
         self._entries = self._header.tensors
 
     def save(self, path: str | Path) -> Path:
-        """Copy the whole file to a path, atomically, and return the path."""
+        """Copy the whole file to a path, atomically, and return the path.
+
+        Raises:
+            InputError: If the path has the suffix of another format than safetensors.
+        """
+        check_tensor_file_name(Path(path))
         return save_copy(self._file, Path(path))
 
     def digest(self) -> str:

@@ -209,7 +209,7 @@ def test_no_output_counts_as_weights_of_the_model(tmp_path: Path, capsys: Captur
         assert run(["apply", str(masks), str(path), "-o", str(model / new)]) == 2
         assert capsys.readouterr().err.count("would count as weights of the model") == 2
     assert {path.name for path in model.iterdir()} == set(files)
-    for output in (model / "masks.safetensors", model / "masks.bin", tmp_path / new):
+    for output in (model / "masks.safetensors", model / "masks.out", tmp_path / new):
         assert run(["solve", str(model), "-p", "2:4", "-o", str(output), "--local"]) == 0
     assert run(["apply", str(masks), str(model / files[0]), "-o", str(model / "x.safetensors")]) == 0
 
