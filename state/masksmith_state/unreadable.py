@@ -26,12 +26,16 @@ MAX_ENTRIES = 100
 """Number of entries of the list that are kept."""
 MAX_TEXT = 2**16
 """Number of characters of a message or record that are kept."""
+MAX_LOGGED = 2000
+"""Number of characters of a message or record that are logged if it cannot be added to the list."""
 COPIES_KEPT_S = 30 * 86_400
 """Seconds for which `jobs/unreadable_records` keeps its copies of a job's Redis hashes."""
 
 
 def set_aside(client: redis.Redis, kind: str, name: str, reason: str, text: str = "") -> None:
     """Add a message or record to the list, count it, and log it; the caller removes the original.
+
+    If the broker refuses to write, as a full one does, the beginning of the text is logged instead.
 
     Args:
         client: Redis client.
@@ -51,8 +55,15 @@ def set_aside(client: redis.Redis, kind: str, name: str, reason: str, text: str 
         pipe.lpush(UNREADABLE, json.dumps(entry))
         pipe.ltrim(UNREADABLE, 0, MAX_ENTRIES - 1)
         pipe.hincrbyfloat(COUNTS, field_name("unreadable", kind), 1)
-        # List and counter are only for operators: a damaged one must not stop a worker.
-        replies = pipe.execute(raise_on_error=False)
+        # List and counter are only for operators: a damaged one, or a full broker, must not stop a worker.
+        try:
+            replies = pipe.execute(raise_on_error=False)
+        except redis.ResponseError as error:
+            log.error(
+                "%s %s cannot be read (%s), and was not set aside in %s (%s); it begins: %s",
+                kind, ascii(name[:200]), ascii(reason[:500]), UNREADABLE, ascii(str(error)), ascii(text[:MAX_LOGGED]),
+            )  # fmt: skip
+            return
     if isinstance(replies[0], redis.ResponseError):
         _start_new_list(client, json.dumps(entry))
     log.error(

@@ -5,7 +5,7 @@ import pytest
 from support.leases import run_shard
 
 from masksmith_state.jobs.redis_keys import job_key, parts_key
-from masksmith_state.unreadable import entries
+from masksmith_state.unreadable import entries, set_aside
 
 WEIGHT = {"w": np.ones((8, 8), np.float32)}
 
@@ -51,3 +51,14 @@ def test_uploads_of_an_ended_job_can_be_deleted(runner, records, submit):
     garble_bytes(records.redis, bad)
     assert records.delete(bad)
     assert records.redis.zrange("masksmith:unreferenced_results", 0, -1) == [result]
+
+
+def test_what_a_full_broker_cannot_set_aside_is_logged(records, caplog):
+    records.redis.config_set("maxmemory", "1")
+    try:
+        set_aside(records.redis, "message", "masksmith.cpu", "no JSON", "junk \x1b")
+    finally:
+        records.redis.config_set("maxmemory", "0")
+    assert "'masksmith.cpu' cannot be read ('no JSON'), and was not set aside" in caplog.text
+    assert r"it begins: 'junk \x1b'" in caplog.text
+    assert entries(records.redis) == []
