@@ -89,7 +89,8 @@ def solve(
             empty; if a dtype is not supported; or if a mask or the weight has another shape.
         InfeasibleError: If forced entries leave a tile without an allowed mask.
         SolverError: If an option is invalid, or not supported by the solver or the pattern.
-        VerificationError: If the solver's mask violates the pattern, or a forced entry.
+        VerificationError: If the solver's mask violates the pattern, or a forced entry, or its answer is no valid
+            `PanelAnswer`.
     """
     _check_hysteresis(hysteresis, has_start=warm_start is not None)
     if weight is not None:

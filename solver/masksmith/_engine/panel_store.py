@@ -134,19 +134,22 @@ class PanelStore:
     def write(self, span: Span, loaded_panel: LoadedPanel, answer: PanelAnswer | None, seconds: float) -> None:
         """Certify a solver's answer and store its mask, certificate and sums.
 
-        The answer is None for rows that contain only a dense edge; they are kept entirely.
+        Rows that contain only a dense edge have no panel and no answer; they are kept entirely.
 
         Raises:
             VerificationError: If the mask violates the pattern, or a forced entry.
         """
         rows, panel = loaded_panel.rows, loaded_panel.panel
-        mask = np.ones(rows.shape, np.bool_) if answer is None else answer.mask
         height, width = 0, 0  # of the part of the rows that tiles cover
-        if panel is not None and answer is not None:
+        if panel is not None:
+            assert answer is not None
             self._certify(span, panel, answer)
             height, width = min(len(rows), panel.scores.shape[0]), min(rows.shape[1], panel.scores.shape[1])
-            if mask.shape != rows.shape:
-                mask = np.ones(rows.shape, np.bool_)
+        if answer is not None and answer.mask.shape == rows.shape:
+            mask = answer.mask
+        else:
+            mask = np.ones(rows.shape, np.bool_)
+            if answer is not None:
                 mask[:height, :width] = answer.mask[:height, :width]
         edge = 0.0
         if self.problem.pattern.ragged == "dense":

@@ -11,10 +11,11 @@ from typing import TypeVar
 
 from loky import get_reusable_executor
 
-from masksmith._panels import Panel, PanelAnswer
+from masksmith._panels import Panel, PanelAnswer, read_only
 from masksmith.solvers.base import Solver
 from masksmith.solvers.rotation import Rotation
 
+from .answers import check_answer
 from .panel_store import PanelStore, Span
 from .thread_pool import CallerRunsPool
 
@@ -39,7 +40,8 @@ def run(work: Sequence[WorkItem], solver: Solver, threads: int, deadline: float)
     Raises:
         ScoresError: If a score is invalid, or the sum of a panel's scores overflows float64.
         InfeasibleError: If forced entries leave a tile without an allowed mask.
-        VerificationError: If a solver returns a mask that violates the pattern, or a forced entry.
+        VerificationError: If a solver returns a mask that violates the pattern, or a forced entry, or arrays of other
+            dtypes or shapes than `PanelAnswer` has.
     """
     if threads <= 1 or solver.parallelism == "none":
         for item in work:
@@ -58,7 +60,9 @@ def _solve_here(item: WorkItem, solver: Solver, deadline: float) -> None:
     answer = None
     if loaded_panel.panel is not None:  # The panel is None if the rows contain only a dense edge.
         with store.problem.locating_errors(span.first):
-            answer = _solver_or_rotation(store, solver, deadline)(loaded_panel.panel)
+            panel_solver = _solver_or_rotation(store, solver, deadline)
+            answer = panel_solver(read_only(loaded_panel.panel))
+        answer = check_answer(answer, loaded_panel.panel, panel_solver)
     store.write(span, loaded_panel, answer, time.perf_counter() - started)
 
 
@@ -74,7 +78,9 @@ def _run_on_processes(work: Iterable[WorkItem], solver: Solver, processes: int, 
             with store.problem.locating_errors(span.first):
                 # Another process cannot write into the memory of the mask.
                 panel = replace(loaded_panel.panel, output=None)
-                answer, seconds = pool.submit(_timed, _solver_or_rotation(store, solver, deadline), panel).result()
+                panel_solver = _solver_or_rotation(store, solver, deadline)
+                answer, seconds = pool.submit(_timed, panel_solver, panel).result()
+            answer = check_answer(answer, panel, panel_solver)
         store.write(span, loaded_panel, answer, seconds)
         return item
 
