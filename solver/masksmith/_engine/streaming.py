@@ -7,9 +7,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
-
-from loky import get_reusable_executor
 
 from masksmith._panels import Panel, PanelAnswer, read_only
 from masksmith.solvers.base import Solver
@@ -17,6 +16,7 @@ from masksmith.solvers.rotation import Rotation
 
 from .answers import check_answer
 from .panel_store import PanelStore, Span
+from .process_pool import may_start_processes, process_pool
 from .thread_pool import CallerRunsPool
 
 Item = TypeVar("Item")
@@ -33,7 +33,8 @@ def run(work: Sequence[WorkItem], solver: Solver, threads: int, deadline: float)
 
     Args:
         work: The panels; they are started in this order, and on threads yielded in the order in which they finish.
-        solver: Solver, whose `parallelism` decides between threads, processes and neither.
+        solver: Solver, whose `parallelism` decides between threads, processes and neither. A process that may not
+            start others solves panels for processes one by one.
         threads: Number of threads or processes.
         deadline: The deadline, a value of `time.monotonic`.
 
@@ -43,11 +44,12 @@ def run(work: Sequence[WorkItem], solver: Solver, threads: int, deadline: float)
         VerificationError: If a solver returns a mask that violates the pattern, or a forced entry, or arrays of other
             dtypes or shapes than `PanelAnswer` has.
     """
-    if threads <= 1 or solver.parallelism == "none":
+    parallelism = solver.parallelism if threads > 1 else "none"
+    if parallelism == "none" or (parallelism == "processes" and not may_start_processes()):
         for item in work:
             _solve_here(item, solver, deadline)
             yield item
-    elif solver.parallelism == "threads":
+    elif parallelism == "threads":
         yield from CallerRunsPool(lambda item: _solve_here(item, solver, deadline), work).run(threads)
     else:
         yield from _run_on_processes(work, solver, threads, deadline)
@@ -67,10 +69,7 @@ def _solve_here(item: WorkItem, solver: Solver, deadline: float) -> None:
 
 
 def _run_on_processes(work: Iterable[WorkItem], solver: Solver, processes: int, deadline: float) -> Iterator[WorkItem]:
-    # Idle processes end after a minute.
-    pool = get_reusable_executor(processes, timeout=60)
-
-    def through_pool(item: WorkItem) -> WorkItem:
+    def through_pool(pool: Executor, item: WorkItem) -> WorkItem:
         store, span = item
         loaded_panel = store.read(span)
         answer, seconds = None, 0.0
@@ -85,8 +84,11 @@ def _run_on_processes(work: Iterable[WorkItem], solver: Solver, processes: int, 
         return item
 
     # One thread more than processes, so that a panel is read while the others are solved.
-    with ThreadPoolExecutor(processes + 1, thread_name_prefix="masksmith") as threads:
-        yield from map_windowed(threads, through_pool, work, processes + 1)
+    with (
+        process_pool(processes) as pool,
+        ThreadPoolExecutor(processes + 1, thread_name_prefix="masksmith") as threads,
+    ):
+        yield from map_windowed(threads, partial(through_pool, pool), work, processes + 1)
 
 
 def _timed(solver: Solver, panel: Panel) -> tuple[PanelAnswer, float]:
