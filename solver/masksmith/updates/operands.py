@@ -11,17 +11,12 @@ import torch
 from masksmith._arrays import read_array
 from masksmith._errors import UpdateError, WeightError
 from masksmith._tensors import as_torch, is_torch
-from masksmith.scores.operands import MAX_DAMPING
+from masksmith.scores.operands import MAX_ASYMMETRY, MAX_DAMPING
 
 from .gram_bands import BAND_BYTES, check_range, finite_largest, read_in_bands, symmetrise
 
 FLOATS = ("float64", "float32", "float16", "bfloat16")
 """Dtypes that updated weights can have."""
-MAX_ASYMMETRY = 1e-5
-"""Largest accepted difference between an entry of a Gram matrix and its mirror image, relative to the largest entry.
-
-The rounding of float32 sums can reach it.
-"""
 
 
 @dataclass(frozen=True)
