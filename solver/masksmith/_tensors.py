@@ -71,7 +71,7 @@ def with_zeros(tensor: Any, kept: Any, name: str | None = None) -> Any:
     """Return a copy of a torch tensor with zeros in the entries that are not kept.
 
     Args:
-        tensor: Tensor of any dtype that has a zero: its bits are then all 0.
+        tensor: Tensor, from `read_array`, of a dtype that has a zero: its bits are then all 0.
         kept: Bool, on the tensor's device.
         name: Name of the tensor in the error message.
 
@@ -79,13 +79,12 @@ def with_zeros(tensor: Any, kept: Any, name: str | None = None) -> Any:
         ScoresError: As `check_has_zero`.
     """
     check_has_zero(tensor, name)
-    tensor = tensor.detach()
-    if tensor.element_size() > 1:
-        return tensor.masked_fill(~kept, 0)
     import torch
 
-    # torch cannot fill floats of 8 bits, so their bytes are filled.
-    return tensor.view(torch.uint8).masked_fill(~kept, 0).view(tensor.dtype)
+    tensor = tensor.detach()
+    # torch cannot fill floats of 8 bits, nor unsigned integers of more, so bits are filled.
+    bits = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
+    return tensor.view(bits).masked_fill(~kept, 0).view(tensor.dtype)
 
 
 def is_row_source(tensor: object) -> bool:

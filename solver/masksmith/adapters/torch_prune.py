@@ -12,6 +12,7 @@ from masksmith._tensors import as_torch
 from masksmith.layouts import Layout, LayoutError, is_transformers_conv1d
 from masksmith.layouts.convolutions import GROUPED_TRANSPOSED, TRANSPOSED_AXES
 from masksmith.patterns import Pattern, parse
+from masksmith.scores.operands import read_weight
 from masksmith.solvers.base import Solver
 
 from .calculator import keep_mask
@@ -79,10 +80,10 @@ def custom_from_mask(module: torch.nn.Module, mask: Any, name: str = "weight") -
         name: Name of the parameter.
 
     Raises:
-        ScoresError: If the shapes differ.
+        ScoresError: If the shapes differ, or the mask is no dense array of real numbers.
     """
     parameter = getattr(module, name)
-    mask_on_device = as_torch(mask).to(parameter.device)
+    mask_on_device = as_torch(read_weight(mask, "mask")).to(parameter.device)
     if mask_on_device.shape != parameter.shape:
         raise ScoresError(
             f"mask has shape {list(mask_on_device.shape)}, the parameter {list(parameter.shape)}", name=name
