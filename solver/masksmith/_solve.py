@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ._arrays import read_array
-from ._cores import available_cores
+from ._cores import available_cores, is_whole_number
 from ._engine import PanelStore, run
 from ._errors import ScoresError, SolverError
 from ._panels import has_tiles
@@ -244,10 +244,13 @@ class _Call:
         """Resolve defaults; the time limit starts now.
 
         Raises:
-            SolverError: If the time limit is NaN, there is less than one thread, or the solver's name is unknown.
+            SolverError: If the time limit is NaN, `threads` is no whole number of at least 1, or the solver's name is
+                unknown.
         """
         if limit_s is not None and math.isnan(limit_s):
             raise SolverError(f"time_limit_s={limit_s} is not a number of seconds")
+        if threads is not None and not is_whole_number(threads):
+            raise SolverError(f"threads={threads!r} is not a whole number")
         if threads is not None and threads < 1:
             raise SolverError(f"threads={threads} must be at least 1")
         if solver is None or isinstance(solver, str):

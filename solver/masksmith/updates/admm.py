@@ -26,7 +26,7 @@ from .reconstruct import refit
 from .ridge import Ridge
 from .rough_error import rough_errors
 from .system import ScaledSystem
-from .threads import torch_threads
+from .threads import update_threads
 from .update import AdmmRound, AdmmUpdate, Update
 
 OnProgress = Callable[[int, int], None]
@@ -116,7 +116,7 @@ def admm(
     parsed = parse(pattern) if isinstance(pattern, str) else pattern
     if start is not None:
         _check_start(start, parsed, operands)
-    with torch_threads(threads, name):
+    with update_threads(threads, name):
         rounds = _AdmmRounds(operands, parsed, solver, threads)
         first_solution = rounds.solve(rounds.target**2, None) if start is None else start
         history, last_solution = rounds.run(first_solution, penalty, max_rounds, on_progress)

@@ -21,7 +21,7 @@ from masksmith.kernels.exchanges import exchange_in_groups, exchange_in_tiles
 from masksmith.patterns import NM, Pattern, parse
 
 from .operands import Operands, read, read_mask
-from .threads import torch_threads
+from .threads import update_threads
 from .update import ratio
 
 OnProgress = Callable[[int, int], None]
@@ -148,7 +148,7 @@ def _refine_bands(
     order = _group_order(shape)
     dense = operands.weight.double().cpu().numpy()[:, order]
     bands = _Bands(dense, mask.cpu().numpy()[:, order], operands.gram.cpu().numpy()[order][:, order], pattern)
-    with torch_threads(threads, operands.name):
+    with update_threads(threads, operands.name):
         return bands, bands.run(torch.get_num_threads(), on_progress)
 
 
