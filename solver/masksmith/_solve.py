@@ -193,7 +193,8 @@ class _Tensor:
     def solution(self, solved: Iterator[Solution]) -> Solution:
         """Take the next solutions, one for each problem of this tensor, and join them."""
         solutions = [next(solved) for _ in self.problems]
-        return solutions[0] if self.matrices is None else self.matrices.join(solutions, self.name)
+        solution = solutions[0] if self.matrices is None else self.matrices.join(solutions, self.name)
+        return replace(solution, _is_flat=True) if self.problems[0].options.view == "flat" else solution
 
     def locate(self, error: ScoresError) -> ScoresError | None:
         """Return an error in a matrix of this tensor with the tensor's name and index; None for other errors."""

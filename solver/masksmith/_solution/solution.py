@@ -74,6 +74,8 @@ class Solution:
     # The layout by which the tensor was split into matrices, which were solved and joined again; their tiles need not
     # be rectangles of the tensor. None if the tensor is one plain matrix.
     _layout: Layout | None = field(default=None, repr=False)
+    # Whether convolutions were read with `view="flat"`.
+    _is_flat: bool = field(default=False, repr=False)
 
     @classmethod
     def from_certificate(
