@@ -45,7 +45,7 @@ class Operands:
         """`||X w||^2` of each row w of the weight, `[out]`, float64, without damping."""
         rows = max(1, BAND_BYTES // (8 * self.weight.shape[1]))
         bands = [band.double() for band in torch.split(self.weight, rows)]
-        return torch.cat([((band @ self.gram) * band).sum(1) for band in bands])
+        return torch.cat([((band @ self.gram) * band).sum(1) for band in bands]).clamp(min=0)
 
     def like_weight(self, values: torch.Tensor) -> Any:
         """Return a matrix `[out, inputs]` in the shape and library of `original`."""

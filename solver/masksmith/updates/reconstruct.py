@@ -15,7 +15,7 @@ from masksmith._errors import UpdateError
 from masksmith._torch_modes import in_full_precision
 
 from .cholesky import factorised_shift
-from .conjugate_gradients import dots
+from .conjugate_gradients import squared_norms
 from .operands import Operands, read, read_mask
 from .strips import Strip, converge, rows_at_once
 from .supports import batches, is_factorised
@@ -216,5 +216,5 @@ class _Reconstruction:
         rounded = weights.to(operands.stored_dtype).to(operands.weight.dtype)
         if error is None or not torch.equal(rounded.double(), weights):
             change = strip.dense - rounded.double()
-            error = dots(change, change @ operands.gram)
+            error = squared_norms(change, change @ operands.gram)
         return rounded, error

@@ -175,7 +175,7 @@ class _Bands:
 
     def energy(self) -> float:
         """Return the squared norm of the layer's output, `||X W^T||^2`."""
-        return float(np.sum((self._dense @ self.gram) * self._dense))
+        return max(0.0, float(np.sum((self._dense @ self.gram) * self._dense)))
 
     def run(self, threads: int, on_progress: OnProgress | None) -> int:
         """Refine all bands; return the number of exchanges (in tiles, of pairs), also counting restored bands."""
@@ -218,7 +218,7 @@ class _Bands:
     def _errors(self, products: Doubles, mask: npt.NDArray[np.bool_], rows: slice = slice(None)) -> Doubles:
         """Return the error of each row, `d G d^T`, from the products `d G` of the dropped weights d."""
         errors: Doubles = np.sum(products * (~mask * self._dense[rows]), axis=1)
-        return errors
+        return np.maximum(errors, 0.0)  # below 0 by rounding errors alone
 
 
 def _group_order(shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
