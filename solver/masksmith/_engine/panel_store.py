@@ -55,7 +55,7 @@ class _PanelSums:
     Attributes:
         total: All scores.
         kept_score: Kept scores, without the bonus of hysteresis; without hysteresis not computed, and 0.
-        edge_score: Scores of the dense edge.
+        edge_score: Scores of the dense edge, with the bonus of hysteresis.
         kept: Number of kept entries.
         seconds: Seconds of solving.
     """
@@ -154,6 +154,7 @@ class PanelStore:
         edge = 0.0
         if self.problem.pattern.ragged == "dense":
             edge = float(rows[height:].sum(dtype=np.float64) + rows[:height, width:].sum(dtype=np.float64))
+            edge += self._edge_bonus(span, height, width)
         kept_score = float((rows * mask).sum(dtype=np.float64)) if self.problem.bonus else 0.0
         self._sums[span.first] = _PanelSums(loaded_panel.total, kept_score, edge, int(np.count_nonzero(mask)), seconds)
         # A solver may have written the mask in place, into `panel.output`.
@@ -202,6 +203,15 @@ class PanelStore:
         if illegal.any():
             i, j = (int(k[0]) for k in np.nonzero(illegal))
             raise self.problem.violation_error(span.first + i, j)
+
+    def _edge_bonus(self, span: Span, height: int, width: int) -> float:
+        """Return the hysteresis bonus of the rows of a panel outside the first `height` rows and `width` columns."""
+        problem = self.problem
+        if problem.start is None or not problem.bonus:
+            return 0.0
+        kept_before = self._mask_rows(problem.start, span)
+        kept_before[:height, :width] = False
+        return problem.bonus * int(np.count_nonzero(kept_before))
 
     def _row_range(self, span: Span) -> tuple[int, int]:
         """Return the first and the last (exclusive) matrix row of a panel."""

@@ -36,7 +36,7 @@ class Certificate:
         violations: `[down, across]`; objective + violation is an upper bound for a piece; 0.0 proves the piece optimal.
         total_score: Sum of all scores.
         kept: Number of kept entries.
-        edge_score: Sum of the scores of a dense edge, which is part of the objective but of no piece.
+        edge_score: Sum of the scores of a dense edge, with the hysteresis bonus; part of the objective but of no piece.
         kept_score: Sum of the original scores of the kept entries, without the hysteresis bonus or block norms; None if
             it equals the objective.
         parts: Certificates of the matrices that this one was joined from; empty if it was not joined.
