@@ -13,9 +13,6 @@ from .counts import count
 def fill(mask: Any, pattern: Pattern | str) -> float:
     """Return `kept / capacity`; below 1 if a heuristic solver or an at-most pattern keeps fewer entries.
 
-    At most 1 for N:M and hybrid patterns; for other patterns it may exceed 1, because their capacity is not rounded to
-    whole units.
-
     Args:
         mask: Bool array or tensor, True = kept, allowed by the pattern.
         pattern: Pattern of allowed masks.

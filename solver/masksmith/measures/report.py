@@ -33,8 +33,7 @@ class Report:
         shape: Of the weight.
         objective, upper_bound, gap, retained, density: As in the solution.
         kept: Entries kept.
-        fill: Kept entries divided by the `capacity` of the pattern. At most 1 for N:M and hybrid patterns; for other
-            patterns it may exceed 1, because their capacity is not rounded to whole units.
+        fill: Kept entries divided by the `capacity` of the pattern, at most 1.
         change: Difference from the mask `previous`.
         diversity: Number of allowed masks of a tile, for N:M patterns.
         storage_bytes: Bytes of the masked weight by storage format, see `storage`.
