@@ -17,6 +17,9 @@ from masksmith.solvers.base import Solver
 
 from .calculator import keep_mask
 
+TIE_SHARE, SMALLEST_TIE = 2.0**-20, 2.0**-900
+"""Share of the smallest positive score that entries with score 0 get after an earlier pruning; and its lower limit."""
+
 
 class MaskPruning(prune.BasePruningMethod):
     """A pruning method that keeps the entries with the largest sum of scores among the masks that a pattern allows.
@@ -66,7 +69,7 @@ class MaskPruning(prune.BasePruningMethod):
         `default_mask` is the mask of earlier prunings; without them, all its entries are 1.
         """
         remaining = default_mask != 0
-        mask = keep_mask(t.detach().abs() * remaining, self.pattern, self.solver, self.layout)
+        mask = keep_mask(_remaining_scores(t.detach().abs(), remaining), self.pattern, self.solver, self.layout)
         new_mask: torch.Tensor = (mask & remaining).to(default_mask.dtype)
         return new_mask
 
@@ -90,6 +93,21 @@ def custom_from_mask(module: torch.nn.Module, mask: Any, name: str = "weight") -
         )
     pruned: torch.nn.Module = prune.custom_from_mask(module, name, (mask_on_device != 0).to(parameter.dtype))  # type: ignore[no-untyped-call]
     return pruned
+
+
+def _remaining_scores(scores: torch.Tensor, remaining: torch.Tensor) -> torch.Tensor:
+    """Return scores in which every entry of an earlier mask exceeds the dropped ones, whose scores are 0.
+
+    Entries of that mask with score 0 would tie with dropped ones, and lose their places to them. They get a score so
+    small that it decides between such masks alone.
+    """
+    is_tied = remaining & (scores == 0)
+    if bool(remaining.all()) or not bool(is_tied.any()):
+        return scores * remaining
+    scores = scores.double() * remaining
+    positive = scores[scores > 0]
+    smallest = float(positive.min()) * TIE_SHARE if len(positive) else 1.0
+    return scores.masked_fill(is_tied, max(smallest, SMALLEST_TIE))
 
 
 def _module_layout(module: torch.nn.Module, name: str) -> Layout | None:
