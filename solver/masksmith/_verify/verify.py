@@ -11,7 +11,8 @@ import numpy as np
 from masksmith._errors import ScoresError
 from masksmith._tensors import MatrixReader, View, read_tensor
 from masksmith.layouts import Layout
-from masksmith.patterns import Grid, Pattern, TilePattern, parse
+from masksmith.patterns import Grid, Pattern, TilePattern
+from masksmith.patterns.grammar import read_pattern
 
 from .tiles import broken_tiles
 from .whole_tensor import find_violation
@@ -75,7 +76,7 @@ def verify(
         PatternError: If the pattern is malformed or does not fit the shape.
         ScoresError: If the mask's dtype is not supported, or the mask holds NaN.
     """
-    pattern = parse(pattern) if isinstance(pattern, str) else pattern
+    pattern = read_pattern(pattern)
     layout, mask = Layout.of(layout), read_tensor(mask, "mask")
     if layout is None or layout.is_plain(pattern, mask.shape):
         return _verify_matrix(mask, pattern, view, at_most)

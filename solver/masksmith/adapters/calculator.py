@@ -7,7 +7,8 @@ from typing import Any
 
 from masksmith._solve import solve
 from masksmith.layouts import Layout
-from masksmith.patterns import Pattern, parse
+from masksmith.patterns import Pattern
+from masksmith.patterns.grammar import read_pattern
 from masksmith.scores import magnitude
 from masksmith.solvers.base import Solver
 
@@ -36,8 +37,7 @@ class MaskCalculator:
 
     def __post_init__(self) -> None:
         # Parsed only to raise the errors of malformed patterns and layouts now, before the first mask is computed.
-        if isinstance(self.pattern, str):
-            parse(self.pattern)
+        read_pattern(self.pattern)
         Layout.of(self.layout)
 
     def __call__(self, weight: Any) -> Any:

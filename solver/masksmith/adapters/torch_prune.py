@@ -11,7 +11,8 @@ from masksmith._errors import ScoresError
 from masksmith._tensors import as_torch
 from masksmith.layouts import Layout, LayoutError, is_transformers_conv1d
 from masksmith.layouts.convolutions import GROUPED_TRANSPOSED, TRANSPOSED_AXES
-from masksmith.patterns import Pattern, parse
+from masksmith.patterns import Pattern
+from masksmith.patterns.grammar import read_pattern
 from masksmith.scores.operands import read_weight
 from masksmith.solvers.base import Solver
 
@@ -47,7 +48,7 @@ class MaskPruning(prune.BasePruningMethod):
         self, pattern: Pattern | str, solver: Solver | str | None = None, *, layout: Layout | str | None = None
     ) -> None:
         super().__init__()
-        self.pattern = parse(pattern) if isinstance(pattern, str) else pattern
+        self.pattern = read_pattern(pattern)
         self.solver = solver
         self.layout = Layout.of(layout)
 

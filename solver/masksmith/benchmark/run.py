@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import masksmith
-from masksmith._cores import is_whole_number
+from masksmith._numbers import is_whole_number
 from masksmith.patterns import NM, Pattern
 from masksmith.patterns.matching import describe_unknown_names
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-from masksmith.patterns import NM, PatternError, TileSpec, parse
+from masksmith.patterns import NM, PatternError, TileSpec
+from masksmith.patterns.grammar import read_pattern
 
 MAX_STEPS = 10_000_000
 """Largest bound on the transitions of an exact count, about 5 s; beyond it the asymptotic formula is used."""
@@ -66,7 +67,7 @@ def diversity(pattern: NM | str) -> Diversity:
     Raises:
         PatternError: If the pattern is malformed, or not N:M.
     """
-    parsed = parse(pattern) if isinstance(pattern, str) else pattern
+    parsed = read_pattern(pattern)
     if not isinstance(parsed, NM):
         raise PatternError(f"{parsed}: only the tiles of N:M patterns are counted")
     tile = parsed.tile

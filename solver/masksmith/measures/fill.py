@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from masksmith._tensors import MatrixReader
-from masksmith.patterns import Pattern, capacity, parse
+from masksmith.patterns import Pattern, capacity
+from masksmith.patterns.grammar import read_pattern
 
 from .counts import count
 
@@ -17,5 +18,5 @@ def fill(mask: Any, pattern: Pattern | str) -> float:
         mask: Bool array or tensor, True = kept, allowed by the pattern.
         pattern: Pattern of allowed masks.
     """
-    parsed = parse(pattern) if isinstance(pattern, str) else pattern
+    parsed = read_pattern(pattern)
     return count(mask).kept / capacity(parsed, MatrixReader(mask, name="mask").shape)

@@ -99,6 +99,8 @@ def report(
         ScoresError: If the shape of `previous` or `weight` is not that of the mask; or if there is an `accuracy`, and
             the mask keeps nothing.
     """
+    if not isinstance(solution, Solution):
+        raise ScoresError(f"a {type(solution).__name__} is no solution; pass the result of solve", name="solution")
     shape = shape_of(solution.mask)
     if weight is not None:
         weight = read_weight(weight, "weight")

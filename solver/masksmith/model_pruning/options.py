@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from masksmith._cores import is_whole_number
 from masksmith._errors import PruningError
+from masksmith._numbers import is_whole_number
 
 SCORES: Mapping[str, str | None] = {"magnitude": None, "wanda": "norms", "ria": "norms", "sparsegpt": "gram"}
 """The scores that weights can be pruned by, each with the kind of statistic of inputs that it needs, or None."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass, replace
 from numbers import Integral
@@ -12,10 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from masksmith._errors import ScoresError, SolverError
+from masksmith._numbers import is_number
 from masksmith._solution import Solution
 from masksmith._solve import solve
 from masksmith._tensors import is_row_source, is_torch, read_tensor
-from masksmith.patterns import NM, Axis, PatternError, parse
+from masksmith.patterns import NM, Axis, PatternError
+from masksmith.patterns.grammar import read_pattern
 
 from . import column_swapping, dual_guided_swaps
 from .permutation import Permutation
@@ -89,8 +90,8 @@ def permute(
 
 
 def _check_options(time_limit_s: float | None, effort: int, seed: int) -> None:
-    if time_limit_s is not None and math.isnan(time_limit_s):
-        raise SolverError(f"time_limit_s={time_limit_s} is not a number of seconds")
+    if time_limit_s is not None and not is_number(time_limit_s):
+        raise SolverError(f"time_limit_s={time_limit_s!r} is not a number of seconds")
     for option, value in (("effort", effort), ("seed", seed)):
         if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
             raise SolverError(f"{option}={value!r} is not an integer of at least 0")
@@ -142,7 +143,7 @@ def _compile_kernels(pattern: NM) -> None:
 
 
 def _nm_pattern(pattern: NM | str) -> NM:
-    parsed = parse(pattern) if isinstance(pattern, str) else pattern
+    parsed = read_pattern(pattern)
     if not isinstance(parsed, NM):
         raise PatternError(f"{parsed}: only N:M patterns support channel permutation")
     return parsed

@@ -18,7 +18,8 @@ from masksmith._solution import Solution
 from masksmith._solve import solve
 from masksmith._torch_modes import in_full_precision
 from masksmith._verify import verify
-from masksmith.patterns import Pattern, TilePattern, parse
+from masksmith.patterns import Pattern, TilePattern
+from masksmith.patterns.grammar import read_pattern
 from masksmith.solvers.base import Solver
 
 from .operands import Operands, read, read_mask
@@ -113,7 +114,7 @@ def admm(
         raise UpdateError(f"start is a {type(start).__name__}, not a Solution as solve returns it", name)
     started = time.perf_counter()
     operands = read(weight, gram, damping, name, rounded_to)
-    parsed = parse(pattern) if isinstance(pattern, str) else pattern
+    parsed = read_pattern(pattern)
     if start is not None:
         _check_start(start, parsed, operands)
     with update_threads(threads, name):

@@ -18,7 +18,8 @@ from masksmith._tensors import is_torch
 from masksmith._torch_modes import in_full_precision
 from masksmith._verify.verify import verify
 from masksmith.kernels.exchanges import exchange_in_groups, exchange_in_tiles
-from masksmith.patterns import NM, Pattern, parse
+from masksmith.patterns import NM, Pattern
+from masksmith.patterns.grammar import read_pattern
 
 from .operands import Operands, read, read_mask
 from .threads import update_threads
@@ -119,7 +120,7 @@ def refine(
         PatternError: If the pattern is malformed or does not fit the shape.
     """
     started = time.perf_counter()
-    parsed = parse(pattern) if isinstance(pattern, str) else pattern
+    parsed = read_pattern(pattern)
     if not isinstance(parsed, NM) or parsed.axis != "in":
         raise UpdateError(f"{parsed} cannot be refined; only plain N:M along 'in' and transposable N:M can", name)
     operands = read(weight, gram, 0.0, name)

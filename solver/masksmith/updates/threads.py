@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from masksmith._cores import is_whole_number
 from masksmith._errors import UpdateError
+from masksmith._numbers import is_whole_number
 from masksmith._torch_threads import torch_threads
 
 
