@@ -68,7 +68,7 @@ def check_has_zero(weight: Any, name: str | None) -> None:
 
 
 def with_zeros(tensor: Any, kept: Any, name: str | None = None) -> Any:
-    """Return a copy of a torch tensor with zeros in the entries that are not kept.
+    """Return a copy of a torch tensor, in its memory format, with zeros in the entries that are not kept.
 
     Args:
         tensor: Tensor, from `read_array`, of a dtype that has a zero: its bits are then all 0.
@@ -84,7 +84,7 @@ def with_zeros(tensor: Any, kept: Any, name: str | None = None) -> Any:
     tensor = tensor.detach()
     # torch cannot fill floats of 8 bits, nor unsigned integers of more, so bits are filled.
     bits = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
-    return tensor.view(bits).masked_fill(~kept, 0).view(tensor.dtype)
+    return tensor.view(bits).clone().masked_fill_(~kept, 0).view(tensor.dtype)
 
 
 def is_row_source(tensor: object) -> bool:

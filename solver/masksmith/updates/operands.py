@@ -48,9 +48,13 @@ class Operands:
         return torch.cat([((band @ self.gram) * band).sum(1) for band in bands]).clamp(min=0)
 
     def like_weight(self, values: torch.Tensor) -> Any:
-        """Return a matrix `[out, inputs]` in the shape and library of `original`."""
+        """Return a matrix `[out, inputs]` in the shape, library and memory format of `original`."""
         full = values.reshape(tuple(self.original.shape))
-        return full if is_torch(self.original) else full.numpy()
+        if not is_torch(self.original):
+            return full.numpy()
+        if self.original.ndim < 4 or self.original.is_contiguous():
+            return full
+        return torch.empty_like(self.original, dtype=full.dtype).copy_(full)
 
 
 def read(weight: Any, gram: Any, damping: float, name: str | None, rounded_to: str | None = None) -> Operands:
