@@ -43,6 +43,17 @@ def test_what_is_no_solver_is_refused(solver, reason):
             ms.solve(SCORES, pattern, solver)
 
 
+def test_a_solver_that_passes_everything_on_is_one():
+    class Passing:
+        def __getattr__(self, name):
+            return getattr(ms.Exact(), name)
+
+        def __call__(self, panel):
+            return ms.Exact()(panel)
+
+    assert ms.solve(SCORES, "transposable 2:4", Passing()).gap == 0
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
+from inspect import getattr_static
 from typing import cast
 
 from masksmith._errors import SolverError
@@ -34,7 +35,9 @@ def read_solver(solver: object) -> Solver:
         return by_name(solver)
     if isinstance(solver, type):
         raise SolverError(f"{solver.__name__} is a class of solvers; pass a solver, such as {solver.__name__}()")
-    missing = [name for name in ("name", "parallelism", "refusal", "__call__") if not hasattr(solver, name)]
+    # Properties are not computed: one may raise an error, such as that of a device that is not there.
+    members = ("name", "parallelism", "refusal", "__call__")
+    missing = [each for each in members if getattr_static(solver, each, None) is None and not hasattr(solver, each)]
     if missing:
         raise SolverError(f"{solver!r} is no solver: it has no {missing[0]}; pass a name such as 'exact'")
     return cast("Solver", solver)
