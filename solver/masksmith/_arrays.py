@@ -15,6 +15,8 @@ DTYPES = ("float16", "bfloat16", "float32", "float64", "int8", "uint8", "bool")
 """Dtypes of weights, scores and masks."""
 REAL = ("float8", "int", "uint")
 """Prefixes of the names of further accepted dtypes of real numbers; floats longer than 64 bits are not accepted."""
+QUANTISED = ("qint8", "quint8", "qint32", "quint4x2", "quint2x4")
+"""Dtypes of torch whose entries stand for other numbers, by a scale and a zero point."""
 Accepted = Literal["weights", "real"]
 """Which dtypes are accepted: `weights` means those of `DTYPES`; `real` adds those of `REAL`."""
 
@@ -89,6 +91,8 @@ def _dtype_reason(dtype: Any, accepted: Accepted) -> str | None:
     name = str(dtype).removeprefix("torch.")
     if name in DTYPES:
         return None
+    if name in QUANTISED:
+        return f"dtype {name} is quantised; use tensor.dequantize()"
     if accepted == "weights":
         return f"dtype {name} is not supported; use {', '.join(DTYPES[:-1])} or {DTYPES[-1]}"
     return None if name.startswith(REAL) else f"dtype {name} is not one of real numbers"

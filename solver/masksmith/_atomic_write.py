@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import stat
@@ -35,9 +36,11 @@ def replaced_when_complete(target: Path, temporary: Path | None = None) -> Itera
         temporary: The temporary file, in the target's folder; by default one with a random name.
 
     Raises:
-        OSError: If the temporary file cannot be flushed to the disk, or cannot replace the target.
+        OSError: If the target's folder is missing, or the temporary file cannot be flushed to the disk or replace it.
     """
     target = Path(os.path.realpath(target))
+    if not target.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(target))
     if temporary is None:
         temporary = temporary_beside(target)
     mode = stat.S_IMODE(target.stat().st_mode) if target.is_file() else None

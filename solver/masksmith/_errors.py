@@ -104,7 +104,7 @@ class PruningError(MasksmithError, ValueError):
 
 
 class VerificationError(MasksmithError):
-    """A solver returned a mask that violates the pattern, or a forced entry: a bug of the solver."""
+    """A solver returned a mask that violates the pattern or a forced entry, or no valid `PanelAnswer`: a bug of it."""
 
 
 def overflow_error(name: str | None) -> ScoresError:

@@ -5,8 +5,9 @@ A tensor is processed panel by panel: solver, certificate, output. Only the curr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TypeGuard, cast
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, TypeGuard, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,7 @@ class Panel:
 
     Attributes:
         scores: `[down * tile.rows, across * tile.cols]`, finite and non-negative, rows contiguous, float32 or float64.
+            A solver cannot write to it, nor to `forced` and `start_duals`.
         tile: Size and budgets of its tiles.
         forced: Per entry `KEEP`, `FREE` or `DROP`; None if every entry is free.
         start_duals: Initial row and column duals (shapes as in `PanelAnswer`), or None.
@@ -79,6 +81,32 @@ class PanelAnswer:
         shape = (panel.down, panel.across)
         u, v = row_duals.reshape(*shape, panel.tile.rows), col_duals.reshape(*shape, panel.tile.cols)
         return cls(cast("Bools", from_tiles(mask, *shape)), u, v)
+
+
+def read_only(panel: Panel) -> Panel:
+    """Return a panel that a solver cannot change, except its output buffer; it shares the memory of the panel."""
+    forced = None if panel.forced is None else _view(panel.forced, writeable=False)
+    duals = panel.start_duals
+    if duals is not None:
+        duals = _view(duals[0], writeable=False), _view(duals[1], writeable=False)
+    return replace(panel, scores=_view(panel.scores, writeable=False), forced=forced, start_duals=duals)
+
+
+def for_kernels(panel: Panel) -> Panel:
+    """Return a panel with the types of arrays that kernels are compiled for: numba tells read-only arrays from others.
+
+    Scores whose own memory is read-only stay so, and their kernels are compiled for them.
+    """
+    forced = None if panel.forced is None else _view(panel.forced, writeable=True)
+    return replace(panel, scores=_view(panel.scores, writeable=True), forced=forced)
+
+
+def _view(array: Any, *, writeable: bool) -> Any:
+    view = array.view()
+    # Of memory that is read-only itself there is no other view.
+    with suppress(ValueError):
+        view.flags.writeable = writeable
+    return view
 
 
 def has_tiles(pattern: Pattern) -> TypeGuard[TilePattern]:

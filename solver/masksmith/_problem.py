@@ -16,6 +16,7 @@ from ._solution import Solution
 from ._tensors import MatrixReader, View, check_has_zero
 from .kernels.scan import scan
 from .patterns import Axis, Pattern, TileSpec
+from .patterns.geometry import check_tile
 
 SMALLEST_NUMBER = 5e-324
 SMALLEST_UNFLUSHED = {4: 2.0**-126, 8: 2.0**-960}
@@ -61,7 +62,7 @@ class Problem:
     Raises:
         ScoresError: If the tensor is empty; if its dtype, or that of a mask, is not supported; if a mask contains NaN;
             or if a mask or the weight has another shape than the scores.
-        PatternError: If the pattern does not fit the shape.
+        PatternError: If the pattern does not fit the shape, or solvers do not support its tiles.
         SolverError: If the view is unknown, or the pattern does not support an option.
         InfeasibleError: If an entry of a dense edge, which all allowed masks keep, is in `must_drop`.
     """
@@ -70,6 +71,8 @@ class Problem:
         self.scores, self.pattern, self.name = scores, pattern, name
         self.options = options = options or Options()
         self._tile = pattern.tile if has_tiles(pattern) else None
+        if self._tile is not None:
+            check_tile(self._tile, pattern)
         self._check_options()
         self.axis: Axis = pattern.axis if self.has_tiles else "in"
         self.source = MatrixReader(scores, self.axis, name, options.view)

@@ -12,6 +12,7 @@ from ._arrays import read_array
 from ._cores import available_cores
 from ._engine import PanelStore, run
 from ._errors import ScoresError, SolverError
+from ._numbers import is_number, is_whole_number
 from ._panels import has_tiles
 from ._problem import Options, Problem, check_weight
 from ._solution import Solution
@@ -20,9 +21,10 @@ from ._solution.pruned import with_pruned_and_packed
 from ._tensors import View, are_equal, equality_key, is_row_source, read_tensor
 from .cuda.placement import solve_on_device, with_fallback_reason
 from .layouts import Layout, LayoutError
-from .patterns import NM, Block, Hybrid, Pattern, PatternError, parse
+from .patterns import NM, Block, Hybrid, Pattern, PatternError
+from .patterns.grammar import read_pattern
 from .patterns.matching import describe_unknown_names
-from .solvers import by_name
+from .solvers import read_solver
 from .solvers.auto import Auto
 from .solvers.base import Solver
 from .whole_tensor import WholeTensorOptions, whole_tensor_solver
@@ -89,14 +91,15 @@ def solve(
             empty; if a dtype is not supported; or if a mask or the weight has another shape.
         InfeasibleError: If forced entries leave a tile without an allowed mask.
         SolverError: If an option is invalid, or not supported by the solver or the pattern.
-        VerificationError: If the solver's mask violates the pattern, or a forced entry.
+        VerificationError: If the solver's mask violates the pattern, or a forced entry, or its answer is no valid
+            `PanelAnswer`.
     """
     _check_hysteresis(hysteresis, has_start=warm_start is not None)
     if weight is not None:
         weight = read_array(weight, lambda reason: ScoresError(f"weight: {reason}", name=name), "real")
     options = Options(must_keep, must_drop, warm_start, hysteresis, keep_duals, weight, view)
     call = _Call.of(solver, time_limit_s, threads, on_progress)
-    tensor = _Tensor.of(call, scores, _pattern(pattern), options, Layout.of(layout), name)
+    tensor = _Tensor.of(call, scores, read_pattern(pattern), options, Layout.of(layout), name)
     return with_pruned_and_packed(tensor.solution(_solve_problems(call, [tensor])), weight)
 
 
@@ -139,6 +142,8 @@ def solve_many(
         MasksmithError: As `solve`, for the first invalid tensor, which the message names; or if `pattern`, `warm_start`
             or `layout` has a name without scores, or `pattern` lacks one with scores.
     """
+    if not hasattr(scores, "items"):
+        raise ScoresError(f"a {type(scores).__name__} is not a mapping of names to tensors; solve takes one tensor")
     scores = {name: read_tensor(tensor, name) for name, tensor in scores.items()}
     starts, patterns = warm_start or {}, _patterns(scores, pattern)
     _refuse_unknown(scores, starts, SolverError, "a warm_start is")
@@ -192,7 +197,8 @@ class _Tensor:
     def solution(self, solved: Iterator[Solution]) -> Solution:
         """Take the next solutions, one for each problem of this tensor, and join them."""
         solutions = [next(solved) for _ in self.problems]
-        return solutions[0] if self.matrices is None else self.matrices.join(solutions, self.name)
+        solution = solutions[0] if self.matrices is None else self.matrices.join(solutions, self.name)
+        return replace(solution, _is_flat=True) if self.problems[0].options.view == "flat" else solution
 
     def locate(self, error: ScoresError) -> ScoresError | None:
         """Return an error in a matrix of this tensor with the tensor's name and index; None for other errors."""
@@ -243,14 +249,16 @@ class _Call:
         """Resolve defaults; the time limit starts now.
 
         Raises:
-            SolverError: If the time limit is NaN, there is less than one thread, or the solver's name is unknown.
+            SolverError: If the time limit is no number, `threads` is no whole number of at least 1, or the solver is
+                unknown.
         """
-        if limit_s is not None and math.isnan(limit_s):
-            raise SolverError(f"time_limit_s={limit_s} is not a number of seconds")
+        if limit_s is not None and not is_number(limit_s):
+            raise SolverError(f"time_limit_s={limit_s!r} is not a number of seconds")
+        if threads is not None and not is_whole_number(threads):
+            raise SolverError(f"threads={threads!r} is not a whole number")
         if threads is not None and threads < 1:
             raise SolverError(f"threads={threads} must be at least 1")
-        if solver is None or isinstance(solver, str):
-            solver = Auto() if solver is None else by_name(solver)
+        solver = Auto() if solver is None else read_solver(solver)
         deadline = math.inf if limit_s is None else time.monotonic() + limit_s
         return cls(solver, deadline, threads or available_cores(), on_progress)
 
@@ -328,12 +336,12 @@ def _nested_pattern(pattern: Pattern) -> NM | None:
 
 def _patterns(scores: Mapping[str, Any], pattern: Pattern | str | Mapping[str, Pattern | str]) -> dict[str, Pattern]:
     if not isinstance(pattern, Mapping):
-        return dict.fromkeys(scores, _pattern(pattern))
+        return dict.fromkeys(scores, read_pattern(pattern))
     missing = [name for name in scores if name not in pattern]
     if missing:
         raise PatternError(f"there is no pattern for {missing[0]!r}")
     _refuse_unknown(scores, pattern, PatternError, "a pattern is")
-    return {name: _pattern(pattern[name]) for name in scores}
+    return {name: read_pattern(pattern[name]) for name in scores}
 
 
 def _refuse_unknown(
@@ -362,12 +370,8 @@ def _first_names(
     return first_names
 
 
-def _pattern(pattern: Pattern | str) -> Pattern:
-    return parse(pattern) if isinstance(pattern, str) else pattern
-
-
 def _check_hysteresis(hysteresis: float, *, has_start: bool) -> None:
-    if not (hysteresis >= 0 and math.isfinite(hysteresis)):
-        raise SolverError(f"hysteresis={hysteresis} must be finite and at least 0")
+    if not (is_number(hysteresis) and hysteresis >= 0 and math.isfinite(hysteresis)):
+        raise SolverError(f"hysteresis={hysteresis!r} must be finite and at least 0")
     if hysteresis > 0 and not has_start:
         raise SolverError("hysteresis requires a warm_start")

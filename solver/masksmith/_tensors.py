@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -27,7 +28,7 @@ class RowSource(Protocol):
 
     Attributes:
         shape: `(rows, cols)`.
-        dtype: float32 or float64.
+        dtype: float32 or float64, as numpy takes it.
     """
 
     shape: tuple[int, int]
@@ -68,10 +69,10 @@ def check_has_zero(weight: Any, name: str | None) -> None:
 
 
 def with_zeros(tensor: Any, kept: Any, name: str | None = None) -> Any:
-    """Return a copy of a torch tensor with zeros in the entries that are not kept.
+    """Return a copy of a torch tensor, in its memory format, with zeros in the entries that are not kept.
 
     Args:
-        tensor: Tensor of any dtype that has a zero: its bits are then all 0.
+        tensor: Tensor, from `read_array`, of a dtype that has a zero: its bits are then all 0.
         kept: Bool, on the tensor's device.
         name: Name of the tensor in the error message.
 
@@ -79,13 +80,12 @@ def with_zeros(tensor: Any, kept: Any, name: str | None = None) -> Any:
         ScoresError: As `check_has_zero`.
     """
     check_has_zero(tensor, name)
-    tensor = tensor.detach()
-    if tensor.element_size() > 1:
-        return tensor.masked_fill(~kept, 0)
     import torch
 
-    # torch cannot fill floats of 8 bits, so their bytes are filled.
-    return tensor.view(torch.uint8).masked_fill(~kept, 0).view(tensor.dtype)
+    tensor = tensor.detach()
+    # torch cannot fill floats of 8 bits, nor unsigned integers of more, so bits are filled.
+    bits = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
+    return tensor.view(bits).clone().masked_fill_(~kept, 0).view(tensor.dtype)
 
 
 def is_row_source(tensor: object) -> bool:
@@ -175,7 +175,7 @@ class MatrixReader:
             raise ScoresError(
                 "scores that are read by rows need two dimensions and a pattern along axis 'in'", name=name
             )
-        self.is_double = str(self._tensor.dtype).endswith("float64")
+        self.is_double = _dtype_name(self._tensor).endswith("float64")
         self._axis = axis
         if view == "flat" and len(self.tensor_shape) > 2:
             self._tensor = self._tensor.reshape(self.tensor_shape[0], -1)
@@ -211,7 +211,7 @@ class MatrixReader:
     def _read_rows(self, first: int, last: int) -> Matrix:
         rows: Matrix = np.ascontiguousarray(self._tensor.rows(first, last))
         if rows.shape != (last - first, self.shape[1]) or rows.dtype != self._tensor.dtype:
-            expected = f"{self._tensor.dtype} [{last - first}, {self.shape[1]}]"
+            expected = f"{_dtype_name(self._tensor)} [{last - first}, {self.shape[1]}]"
             raise ScoresError(
                 f"rows({first}, {last}) returned {rows.dtype} {list(rows.shape)}, not {expected}", name=self.name
             )
@@ -289,11 +289,20 @@ def like(mask: Bools, tensor: Any) -> Any:
 
 
 def _check_dtype_and_size(tensor: Any, name: str | None) -> None:
-    dtype = str(tensor.dtype).removeprefix("torch.")
+    dtype = _dtype_name(tensor)
     if is_row_source(tensor) and dtype not in {"float64", "float32"}:
         raise ScoresError(f"scores that are read by rows are float32 or float64, not {dtype}", name=name)
     if 0 in tensor.shape:
         raise ScoresError(f"shape {list(tensor.shape)} is empty", name=name)
+
+
+def _dtype_name(tensor: Any) -> str:
+    """Return the name of a dtype; that of a `RowSource` may also be a class of numpy or a text, as numpy takes it."""
+    dtype = tensor.dtype
+    if is_row_source(tensor) and isinstance(dtype, (str, type)):
+        with suppress(TypeError):
+            dtype = np.dtype(dtype)
+    return str(dtype).removeprefix("torch.")
 
 
 def _torch_float(tensor: Any) -> Any:

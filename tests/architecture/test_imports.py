@@ -139,7 +139,7 @@ def test_numba_has_one_door_a_device():
 
 
 def test_loky_runs_panels_and_nothing_else():
-    assert importers("loky") == {"solver/masksmith/_engine/streaming.py"}
+    assert importers("loky") == {"solver/masksmith/_engine/process_pool.py"}
 
 
 def test_ortools_stays_in_the_solver():

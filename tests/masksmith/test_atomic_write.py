@@ -1,11 +1,13 @@
 import os
 import stat
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from masksmith._atomic_write import replaced_when_complete
+from masksmith.calibration.statistics import Calibration, LayerStatistics
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o444])
@@ -34,3 +36,11 @@ def test_a_file_stays_as_it_was_after_an_error(tmp_path):
         fail()
     assert target.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["statistics.safetensors"]
+
+
+def test_a_missing_folder_is_an_error_of_the_system(tmp_path):
+    target = tmp_path / "missing" / "statistics.safetensors"
+    layers = {"fc": LayerStatistics(4, norms=np.ones(8))}
+    with pytest.raises(FileNotFoundError, match="No such file or directory") as caught:
+        Calibration(layers).save(target)
+    assert caught.value.filename == str(target)

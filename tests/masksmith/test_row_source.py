@@ -42,6 +42,16 @@ def test_the_solution_is_that_of_the_array(monkeypatch, dtype, pattern, ragged) 
     assert source.calls > 1
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, "f4", "f8"])
+def test_a_dtype_may_be_a_class_or_a_text(dtype) -> None:
+    source = Rows(scores(np.dtype(dtype)))
+    source.dtype = dtype
+    np.testing.assert_array_equal(ms.solve(source, "2:4").mask, ms.solve(source.array, "2:4").mask)
+    source.dtype = np.int8
+    with pytest.raises(ms.ScoresError, match="are float32 or float64, not int8"):
+        ms.solve(source, "2:4")
+
+
 def test_an_invalid_score_is_named_by_its_place() -> None:
     array = scores()
     array[33, 5] = -1

@@ -260,6 +260,17 @@ def test_hysteresis_holds_on_to_the_old_mask_and_stays_exact() -> None:
     np.testing.assert_array_equal(frozen.mask, old.mask)
 
 
+@pytest.mark.parametrize("pattern", ["transposable 4:8", "4:8"])
+@pytest.mark.parametrize("shape", [(20, 27), (16, 27), (20, 24), (5, 5)])
+def test_hysteresis_adds_its_bonus_in_a_dense_edge_too(pattern: str, shape: tuple[int, int]) -> None:
+    parsed = ms.parse(pattern, ragged="dense")
+    scores, old = np.abs(gaussian(*shape)), np.random.default_rng(1).random(shape) < 0.5
+    solution = ms.solve(scores, parsed, warm_start=old, hysteresis=0.25)
+    shifted = scores.astype(np.float64) + 0.25 * old
+    assert solution.objective == pytest.approx(shifted[solution.mask].sum(), rel=1e-12)
+    assert solution.upper_bound == pytest.approx(ms.solve(shifted, parsed).upper_bound, rel=1e-12)
+
+
 def test_warm_start_with_duals_gives_the_optimum() -> None:
     old = ms.solve(np.abs(gaussian(96, 64)), T816, keep_duals=True)
     assert old.duals is not None

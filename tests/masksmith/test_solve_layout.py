@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 import masksmith as ms
+from masksmith._solution.matrices import Matrices
 from masksmith.layouts import Layout
 from masksmith.measures import count
 from masksmith.scores import by_layout
@@ -164,6 +165,29 @@ def test_fused_parts_obey_the_pattern_when_they_are_split():
     assert all(ms.verify(mask[first : first + 6], "transposable 2:4") for first in (0, 6, 12))
     assert ms.verify(mask, "transposable 2:4", layout=layout)
     assert not ms.verify(ms.solve(scores, "transposable 2:4").mask, "transposable 2:4", layout=layout)
+
+
+@pytest.mark.parametrize("axes", ["out in", "stack in out"])
+@pytest.mark.parametrize("ragged", ["pad", "dense"])
+def test_fused_parts_of_unequal_size_may_have_groups_along_out(axes, ragged):
+    scores = scores_of(axes, **{"out": 24, "in": 8})
+    layout, pattern = Layout.parse(axes, out_parts=(6, 6, 12)), ms.parse("2:4", axis="out", ragged=ragged)
+    options = {"layout": layout, "keep_duals": True}
+    solution = ms.solve(scores, pattern, **options)
+    parts = [part for matrix in layout.matrices(scores) for part in (matrix[:6], matrix[6:12], matrix[12:])]
+    alone = [ms.solve(part, pattern, keep_duals=True) for part in parts]
+    assert solution.objective == pytest.approx(sum(part.objective for part in alone))
+    assert solution.kept == sum(part.kept for part in alone)
+    assert solution.stats["tiles"] == sum(part.stats["tiles"] for part in alone)
+    assert ms.verify(solution.mask, pattern, layout=layout)
+    split = Matrices(layout, pattern, scores.shape).split_solution(solution)
+    for one, other in zip(split, alone, strict=True):
+        assert np.array_equal(one.mask, other.mask)
+        assert one.duals is not None
+        assert np.array_equal(one.duals[0], other.duals[0])
+        assert np.array_equal(one.tile_objectives, other.tile_objectives)
+    again = ms.solve(scores, pattern, warm_start=solution, hysteresis=1.0, **options)
+    assert np.array_equal(again.mask, solution.mask)
 
 
 def test_the_verdict_names_the_matrix():

@@ -8,6 +8,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+import torch
 
 import masksmith as ms
 from masksmith._verify.tiles import broken_tiles
@@ -111,3 +112,14 @@ def test_memory_does_not_grow_with_the_number_of_violations() -> None:
     assert verdict.broken == verdict.tiles
     assert verdict.tile == (0, 0)
     assert peak < 8 * mask.size
+
+
+@pytest.mark.parametrize("pattern", ["4:4", "transposable 2:4", "block 4x4 50%", "100%"])
+def test_a_mask_that_holds_nan_is_refused(pattern: str) -> None:
+    mask = np.ones((8, 8))
+    mask[7, 7] = np.nan
+    for given in (mask, torch.from_numpy(mask), torch.from_numpy(mask).bfloat16()):
+        with pytest.raises(ms.ScoresError, match="'mask': a mask holds NaN"):
+            ms.verify(given, pattern)
+        with pytest.raises(ms.ScoresError, match="'mask': a mask holds NaN"):
+            ms.verify(given, pattern, layout="in out")

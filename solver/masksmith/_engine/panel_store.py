@@ -55,7 +55,7 @@ class _PanelSums:
     Attributes:
         total: All scores.
         kept_score: Kept scores, without the bonus of hysteresis; without hysteresis not computed, and 0.
-        edge_score: Scores of the dense edge.
+        edge_score: Scores of the dense edge, with the bonus of hysteresis.
         kept: Number of kept entries.
         seconds: Seconds of solving.
     """
@@ -134,23 +134,27 @@ class PanelStore:
     def write(self, span: Span, loaded_panel: LoadedPanel, answer: PanelAnswer | None, seconds: float) -> None:
         """Certify a solver's answer and store its mask, certificate and sums.
 
-        The answer is None for rows that contain only a dense edge; they are kept entirely.
+        Rows that contain only a dense edge have no panel and no answer; they are kept entirely.
 
         Raises:
             VerificationError: If the mask violates the pattern, or a forced entry.
         """
         rows, panel = loaded_panel.rows, loaded_panel.panel
-        mask = np.ones(rows.shape, np.bool_) if answer is None else answer.mask
         height, width = 0, 0  # of the part of the rows that tiles cover
-        if panel is not None and answer is not None:
+        if panel is not None:
+            assert answer is not None
             self._certify(span, panel, answer)
             height, width = min(len(rows), panel.scores.shape[0]), min(rows.shape[1], panel.scores.shape[1])
-            if mask.shape != rows.shape:
-                mask = np.ones(rows.shape, np.bool_)
+        if answer is not None and answer.mask.shape == rows.shape:
+            mask = answer.mask
+        else:
+            mask = np.ones(rows.shape, np.bool_)
+            if answer is not None:
                 mask[:height, :width] = answer.mask[:height, :width]
         edge = 0.0
         if self.problem.pattern.ragged == "dense":
             edge = float(rows[height:].sum(dtype=np.float64) + rows[:height, width:].sum(dtype=np.float64))
+            edge += self._edge_bonus(span, height, width)
         kept_score = float((rows * mask).sum(dtype=np.float64)) if self.problem.bonus else 0.0
         self._sums[span.first] = _PanelSums(loaded_panel.total, kept_score, edge, int(np.count_nonzero(mask)), seconds)
         # A solver may have written the mask in place, into `panel.output`.
@@ -199,6 +203,15 @@ class PanelStore:
         if illegal.any():
             i, j = (int(k[0]) for k in np.nonzero(illegal))
             raise self.problem.violation_error(span.first + i, j)
+
+    def _edge_bonus(self, span: Span, height: int, width: int) -> float:
+        """Return the hysteresis bonus of the rows of a panel outside the first `height` rows and `width` columns."""
+        problem = self.problem
+        if problem.start is None or not problem.bonus:
+            return 0.0
+        kept_before = self._mask_rows(problem.start, span)
+        kept_before[:height, :width] = False
+        return problem.bonus * int(np.count_nonzero(kept_before))
 
     def _row_range(self, span: Span) -> tuple[int, int]:
         """Return the first and the last (exclusive) matrix row of a panel."""

@@ -7,15 +7,16 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
-from loky import get_reusable_executor
-
-from masksmith._panels import Panel, PanelAnswer
+from masksmith._panels import Panel, PanelAnswer, read_only
 from masksmith.solvers.base import Solver
 from masksmith.solvers.rotation import Rotation
 
+from .answers import check_answer
 from .panel_store import PanelStore, Span
+from .process_pool import may_start_processes, process_pool
 from .thread_pool import CallerRunsPool
 
 Item = TypeVar("Item")
@@ -32,20 +33,23 @@ def run(work: Sequence[WorkItem], solver: Solver, threads: int, deadline: float)
 
     Args:
         work: The panels; they are started in this order, and on threads yielded in the order in which they finish.
-        solver: Solver, whose `parallelism` decides between threads, processes and neither.
+        solver: Solver, whose `parallelism` decides between threads, processes and neither. A process that may not
+            start others solves panels for processes one by one.
         threads: Number of threads or processes.
         deadline: The deadline, a value of `time.monotonic`.
 
     Raises:
         ScoresError: If a score is invalid, or the sum of a panel's scores overflows float64.
         InfeasibleError: If forced entries leave a tile without an allowed mask.
-        VerificationError: If a solver returns a mask that violates the pattern, or a forced entry.
+        VerificationError: If a solver returns a mask that violates the pattern, or a forced entry, or arrays of other
+            dtypes or shapes than `PanelAnswer` has.
     """
-    if threads <= 1 or solver.parallelism == "none":
+    parallelism = solver.parallelism if threads > 1 else "none"
+    if parallelism == "none" or (parallelism == "processes" and not may_start_processes()):
         for item in work:
             _solve_here(item, solver, deadline)
             yield item
-    elif solver.parallelism == "threads":
+    elif parallelism == "threads":
         yield from CallerRunsPool(lambda item: _solve_here(item, solver, deadline), work).run(threads)
     else:
         yield from _run_on_processes(work, solver, threads, deadline)
@@ -58,15 +62,14 @@ def _solve_here(item: WorkItem, solver: Solver, deadline: float) -> None:
     answer = None
     if loaded_panel.panel is not None:  # The panel is None if the rows contain only a dense edge.
         with store.problem.locating_errors(span.first):
-            answer = _solver_or_rotation(store, solver, deadline)(loaded_panel.panel)
+            panel_solver = _solver_or_rotation(store, solver, deadline)
+            answer = panel_solver(read_only(loaded_panel.panel))
+        answer = check_answer(answer, loaded_panel.panel, panel_solver)
     store.write(span, loaded_panel, answer, time.perf_counter() - started)
 
 
 def _run_on_processes(work: Iterable[WorkItem], solver: Solver, processes: int, deadline: float) -> Iterator[WorkItem]:
-    # Idle processes end after a minute.
-    pool = get_reusable_executor(processes, timeout=60)
-
-    def through_pool(item: WorkItem) -> WorkItem:
+    def through_pool(pool: Executor, item: WorkItem) -> WorkItem:
         store, span = item
         loaded_panel = store.read(span)
         answer, seconds = None, 0.0
@@ -74,13 +77,18 @@ def _run_on_processes(work: Iterable[WorkItem], solver: Solver, processes: int, 
             with store.problem.locating_errors(span.first):
                 # Another process cannot write into the memory of the mask.
                 panel = replace(loaded_panel.panel, output=None)
-                answer, seconds = pool.submit(_timed, _solver_or_rotation(store, solver, deadline), panel).result()
+                panel_solver = _solver_or_rotation(store, solver, deadline)
+                answer, seconds = pool.submit(_timed, panel_solver, panel).result()
+            answer = check_answer(answer, panel, panel_solver)
         store.write(span, loaded_panel, answer, seconds)
         return item
 
     # One thread more than processes, so that a panel is read while the others are solved.
-    with ThreadPoolExecutor(processes + 1, thread_name_prefix="masksmith") as threads:
-        yield from map_windowed(threads, through_pool, work, processes + 1)
+    with (
+        process_pool(processes) as pool,
+        ThreadPoolExecutor(processes + 1, thread_name_prefix="masksmith") as threads,
+    ):
+        yield from map_windowed(threads, partial(through_pool, pool), work, processes + 1)
 
 
 def _timed(solver: Solver, panel: Panel) -> tuple[PanelAnswer, float]:

@@ -36,7 +36,7 @@ class Certificate:
         violations: `[down, across]`; objective + violation is an upper bound for a piece; 0.0 proves the piece optimal.
         total_score: Sum of all scores.
         kept: Number of kept entries.
-        edge_score: Sum of the scores of a dense edge, which is part of the objective but of no piece.
+        edge_score: Sum of the scores of a dense edge, with the hysteresis bonus; part of the objective but of no piece.
         kept_score: Sum of the original scores of the kept entries, without the hysteresis bonus or block norms; None if
             it equals the objective.
         parts: Certificates of the matrices that this one was joined from; empty if it was not joined.
@@ -53,12 +53,12 @@ class Certificate:
 
     @classmethod
     def joined(cls, parts: Sequence[Certificate]) -> Certificate:
-        """Make the certificate of a tensor from those of its matrices, in order; pieces are joined along `down`."""
+        """Make the certificate of a tensor from those of its matrices, in order; see `joined_pieces`."""
         scores = [part.kept_score for part in parts]
         return cls(
             parts[0].pattern,
-            np.concatenate([part.objectives for part in parts]),
-            np.concatenate([part.violations for part in parts]),
+            joined_pieces([part.objectives for part in parts]),
+            joined_pieces([part.violations for part in parts]),
             total_score=exact_sum(part.total_score for part in parts),
             kept=sum(part.kept for part in parts),
             edge_score=exact_sum(part.edge_score for part in parts),
@@ -155,6 +155,16 @@ class Run:
             "device": self.device,
             **dict(self.notes),
         }
+
+
+def joined_pieces(arrays: Sequence[Doubles]) -> Doubles:
+    """Join arrays `[down, across, ...]` of pieces along `down`; those of unequal `across` as `[down * across, 1, ...]`.
+
+    `across` is unequal for fused parts of unequal size under a pattern along `out`.
+    """
+    if len({array.shape[1] for array in arrays}) > 1:
+        arrays = [array.reshape(-1, 1, *array.shape[2:]) for array in arrays]
+    return np.concatenate(arrays)
 
 
 def _rounded_up(total: FloatOrArray) -> FloatOrArray:

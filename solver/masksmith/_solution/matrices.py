@@ -13,7 +13,7 @@ from masksmith._tensors import is_torch
 from masksmith.layouts import Layout
 from masksmith.patterns import Pattern
 
-from .certificate import Certificate, Run
+from .certificate import Certificate, Run, joined_pieces
 from .solution import Solution, Status
 
 RUN_STATS = frozenset({"solver", "tiles", "optimal_tiles", "solve_s", "threads", "device"})
@@ -58,13 +58,10 @@ class Matrices:
         If the solution is of another layout or pattern, its certificate cannot be split. Then the new solutions have
         none, and serve only as warm starts. The seconds of the solve are divided equally.
         """
-        parts, first = list[Solution](), 0
+        parts = list[Solution]()
         masks = self.split(solution.mask)
-        for mask, certificate in zip(masks, self._certificates(solution, len(masks)), strict=True):
-            duals = solution.duals
-            if duals is not None and has_tiles(self.pattern):
-                last = first + self._tile_rows(tuple(mask.shape))
-                duals, first = (duals[0][first:last], duals[1][first:last]), last
+        certificates, split_duals = self._certificates(solution, len(masks)), self._split_duals(solution, masks)
+        for mask, certificate, duals in zip(masks, certificates, split_duals, strict=True):
             if certificate is None:
                 parts.append(replace(solution, mask=mask, duals=duals, _certificate=None, _layout=None))
             else:
@@ -101,10 +98,28 @@ class Matrices:
             return [None] * count
         return whole.parts or (whole,)
 
-    def _tile_rows(self, shape: tuple[int, ...]) -> int:
-        """Return the number of a matrix's tile rows that have duals; the tile rows of a dense edge have none."""
+    def _split_duals(self, solution: Solution, masks: Sequence[Any]) -> Sequence[tuple[Any, Any] | None]:
+        """Return the duals of each matrix; those of a solution of another layout may have any shape."""
+        if solution.duals is None or not has_tiles(self.pattern):
+            return [solution.duals] * len(masks)
+        grids = [self._tile_grid(tuple(mask.shape)) for mask in masks]
+        are_flat = len({across for _, across in grids}) > 1  # see `joined_pieces`
+        parts, first = list[tuple[Any, Any] | None](), 0
+        for down, across in grids:
+            last = first + (down * across if are_flat else down)
+            rows, cols = (duals[first:last] for duals in solution.duals)
+            if are_flat and rows.shape[:2] == (down * across, 1):
+                rows, cols = (duals.reshape(down, across, duals.shape[2]) for duals in (rows, cols))
+            parts.append((rows, cols))
+            first = last
+        return parts
+
+    def _tile_grid(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        """Return the number of a matrix's tiles that have duals, down and across; those of a dense edge have none."""
         grid = self.pattern.grid(shape)
-        return grid.rows // grid.tile_rows if self.pattern.ragged == "dense" else grid.down
+        if self.pattern.ragged == "dense":
+            return grid.rows // grid.tile_rows, grid.cols // grid.tile_cols
+        return grid.down, grid.across
 
     def _new_mask(self, mask: Any) -> Any:
         """Return a mask of the tensor's shape, without values yet, of the library and device of another mask."""
@@ -120,7 +135,7 @@ def _joined_duals(solutions: Sequence[Solution]) -> tuple[Any, Any] | None:
     duals = [solution.duals for solution in solutions if solution.duals is not None]
     if len(duals) < len(solutions):
         return None
-    return np.concatenate([rows for rows, _ in duals]), np.concatenate([cols for _, cols in duals])
+    return joined_pieces([rows for rows, _ in duals]), joined_pieces([cols for _, cols in duals])
 
 
 def _joined_run(solutions: Sequence[Solution]) -> Run:

@@ -41,7 +41,8 @@ class Solution:
         upper_bound: Upper bound on the objective of any allowed mask.
         status: Optimal if and only if `gap` is 0.0.
         tile_objectives: `[down, across]`, score kept by each tile; where budgets belong to the whole tensor, one number
-            for each budget (`[1, 1]`, or one number per block row or block column).
+            for each budget (`[1, 1]`, or one number per block row or block column). Several matrices are joined along
+            `down`; `[tiles, 1]` if their numbers of tiles across differ.
         tile_bounds: Shaped as `tile_objectives`: upper bound on the objective of any allowed mask of each tile.
         total_score: Sum of all scores.
         kept: Number of kept entries.
@@ -73,6 +74,8 @@ class Solution:
     # The layout by which the tensor was split into matrices, which were solved and joined again; their tiles need not
     # be rectangles of the tensor. None if the tensor is one plain matrix.
     _layout: Layout | None = field(default=None, repr=False)
+    # Whether convolutions were read with `view="flat"`.
+    _is_flat: bool = field(default=False, repr=False)
 
     @classmethod
     def from_certificate(

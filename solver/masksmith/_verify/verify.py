@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from masksmith._errors import ScoresError
 from masksmith._tensors import MatrixReader, View, read_tensor
 from masksmith.layouts import Layout
-from masksmith.patterns import Grid, Pattern, TilePattern, parse
+from masksmith.patterns import Grid, Pattern, TilePattern
+from masksmith.patterns.grammar import read_pattern
 
 from .tiles import broken_tiles
 from .whole_tensor import find_violation
@@ -73,9 +75,9 @@ def verify(
         SolverError: If the view is unknown.
         LayoutError: If the layout is malformed or does not fit the shape.
         PatternError: If the pattern is malformed or does not fit the shape.
-        ScoresError: If the mask's dtype is not supported.
+        ScoresError: If the mask's dtype is not supported, or the mask holds NaN.
     """
-    pattern = parse(pattern) if isinstance(pattern, str) else pattern
+    pattern = read_pattern(pattern)
     layout, mask = Layout.of(layout), read_tensor(mask, "mask")
     if layout is None or layout.is_plain(pattern, mask.shape):
         return _verify_matrix(mask, pattern, view, at_most)
@@ -96,9 +98,12 @@ def _verify_matrices(mask: Any, pattern: Pattern, view: View, layout: Layout, at
 
 
 def _verify_matrix(mask: Any, pattern: Pattern, view: View, at_most: bool) -> Verdict:
+    has_tiles = isinstance(pattern, TilePattern)
+    reader = MatrixReader(mask, pattern.axis if has_tiles else "in", "mask", view)
+    if reader.holds_nan():
+        raise ScoresError("a mask holds NaN; expected True and False", name="mask")
     if not isinstance(pattern, TilePattern):
-        return _verify_whole_tensor(MatrixReader(mask, "in", "mask", view), pattern, at_most)
-    reader = MatrixReader(mask, pattern.axis, "mask", view)
+        return _verify_whole_tensor(reader, pattern, at_most)
     grid = pattern.grid(reader.shape)
     count, first_tile = 0, None
     for first, last in _bands(grid):

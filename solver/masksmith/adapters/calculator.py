@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from masksmith._solve import solve
-from masksmith.patterns import Pattern, parse
+from masksmith.layouts import Layout
+from masksmith.patterns import Pattern
+from masksmith.patterns.grammar import read_pattern
 from masksmith.scores import magnitude
 from masksmith.solvers.base import Solver
 
@@ -23,40 +25,49 @@ class MaskCalculator:
         pattern: Pattern of allowed masks, such as `"transposable 2:4"`.
         power: Exponent of the magnitudes.
         solver: Solver; by default the best one for the pattern.
+        layout: How parameters are made of matrices, as in `masksmith.solve`; by default `[out, in, *kernel]`. A
+            parameter does not show its layer, so for layers that store it otherwise, such as `transformers.Conv1D`
+            (`"in out"`), make a calculator of their own.
     """
 
     pattern: Pattern | str
     power: float = 1.0
     solver: Solver | str | None = None
+    layout: Layout | str | None = None
 
     def __post_init__(self) -> None:
-        # Parsed only to raise the error of a malformed pattern now, before the first mask is computed.
-        if isinstance(self.pattern, str):
-            parse(self.pattern)
+        # Parsed only to raise the errors of malformed patterns and layouts now, before the first mask is computed.
+        read_pattern(self.pattern)
+        Layout.of(self.layout)
 
     def __call__(self, weight: Any) -> Any:
         """Return the mask of a weight, True = kept."""
-        return keep_mask(magnitude(weight, self.power), self.pattern, self.solver)
+        return keep_mask(magnitude(weight, self.power), self.pattern, self.solver, self.layout)
 
 
-def keep_mask(scores: Any, pattern: Pattern | str, solver: Solver | str | None = None) -> Any:
+def keep_mask(
+    scores: Any, pattern: Pattern | str, solver: Solver | str | None = None, layout: Layout | str | None = None
+) -> Any:
     """Return the solver's mask for scores, True = kept, of the same shape, library and device.
 
     Args:
         scores: Finite and non-negative, `[out, in, *kernel]`.
         pattern: Pattern of allowed masks.
         solver: Solver; by default the best one for the pattern.
+        layout: How the scores are made of matrices, if not as above, as in `masksmith.solve`: such as `"in out"`.
 
     Raises:
         MasksmithError: As `masksmith.solve`.
     """
-    return solve(scores, pattern, solver).mask
+    return solve(scores, pattern, solver, layout=layout).mask
 
 
-def drop_mask(scores: Any, pattern: Pattern | str, solver: Solver | str | None = None) -> Any:
+def drop_mask(
+    scores: Any, pattern: Pattern | str, solver: Solver | str | None = None, layout: Layout | str | None = None
+) -> Any:
     """Return the opposite of `keep_mask`, True = dropped, as `W_mask` in Wanda's code and `mask1` in SparseGPT's.
 
     In Wanda's code, `W[drop_mask(W_metric, "2:4")] = 0` replaces the loop over groups. In the code of both, `prune_n`
     counts zeros: `prune_n=4, prune_m=16` is `NM.from_zeros(4, 16)`, the pattern 12:16.
     """
-    return ~keep_mask(scores, pattern, solver)
+    return ~keep_mask(scores, pattern, solver, layout)

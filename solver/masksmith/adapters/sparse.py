@@ -7,8 +7,9 @@ import warnings
 import torch
 
 from masksmith._errors import MasksmithError, ScoresError
-from masksmith._tensors import with_zeros
+from masksmith._tensors import as_torch, with_zeros
 from masksmith.measures import count
+from masksmith.scores.operands import read_weight
 
 Tensor = torch.Tensor
 
@@ -29,15 +30,15 @@ def to_semi_structured(weight: Tensor, mask: Tensor) -> Tensor:
         `torch.sparse.to_sparse_semi_structured` of the weight with zeros; use it as the weight of a linear layer.
 
     Raises:
-        ScoresError: If the shapes differ, the weight is not a matrix, or the mask is not 2:4 (torch does not
+        ScoresError: If the shapes differ, the weight is not a dense matrix, or the mask is not 2:4 (torch does not
             check this).
         DeviceError: If the weight is not on a CUDA device; torch has such kernels for CUDA only.
     """
     masked = _masked(weight, mask)
-    if not count(mask != 0).is_two_four:
+    if not count(as_torch(mask) != 0).is_two_four:
         raise ScoresError("it keeps more than 2 entries of a group of 4 along the input dimension", name="mask")
-    if weight.device.type != "cuda":
-        raise DeviceError(f"semi-structured tensors need a CUDA device; the weight is on {weight.device}")
+    if masked.device.type != "cuda":
+        raise DeviceError(f"semi-structured tensors need a CUDA device; the weight is on {masked.device}")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*prototype stage", category=UserWarning)
         sparse: Tensor = torch.sparse.to_sparse_semi_structured(masked)
@@ -56,7 +57,7 @@ def to_bsr(weight: Tensor, mask: Tensor, block: tuple[int, int]) -> Tensor:
         block: Rows and columns of a block; the weight's rows and columns must be multiples of them.
 
     Raises:
-        ScoresError: If the shapes differ, the weight is not a matrix, or blocks do not cover it.
+        ScoresError: If the shapes differ, the weight is not a dense matrix, or blocks do not cover it.
     """
     masked = _masked(weight, mask)
     if min(block) < 1 or weight.shape[0] % block[0] or weight.shape[1] % block[1]:
@@ -69,6 +70,7 @@ def to_bsr(weight: Tensor, mask: Tensor, block: tuple[int, int]) -> Tensor:
 
 def _masked(weight: Tensor, mask: Tensor) -> Tensor:
     """Check the shapes, and return a copy of the weight with zeros in the dropped entries."""
+    weight, mask = as_torch(read_weight(weight, "weight")), as_torch(read_weight(mask, "mask"))
     if weight.ndim != 2 or mask.shape != weight.shape:
         raise ScoresError(
             f"its shape is {list(weight.shape)}, the mask's {list(mask.shape)}; both must be matrices of one shape",

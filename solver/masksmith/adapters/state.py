@@ -9,7 +9,7 @@ import numpy as np
 
 from masksmith._errors import ScoresError
 from masksmith._tensors import as_torch, check_has_zero, is_torch, with_zeros
-from masksmith.scores.operands import shape_of
+from masksmith.scores.operands import read_statistic, read_weight, shape_of
 
 ORIGINAL, MASK = "_orig", "_mask"
 
@@ -22,10 +22,13 @@ def dense_state(state: Mapping[str, Any], masks: Mapping[str, Any]) -> dict[str,
         masks: Bool masks by the names of their weights, True = kept.
 
     Raises:
-        ScoresError: If a mask has no tensor, or another shape than its tensor.
+        ScoresError: If a mask has no tensor, or another shape than its tensor; or if a tensor with a mask, or the mask,
+            is no dense array of real numbers, such as a quantised or sparse tensor.
     """
-    _check_masks(state, masks)
-    return {name: _masked(tensor, masks[name], name) if name in masks else tensor for name, tensor in state.items()}
+    tensors, masks = _read_masks(state, masks)
+    return {
+        name: _masked(tensors[name], masks[name], name) if name in masks else tensor for name, tensor in state.items()
+    }
 
 
 def pruned_state(state: Mapping[str, Any], masks: Mapping[str, Any]) -> dict[str, Any]:
@@ -36,14 +39,14 @@ def pruned_state(state: Mapping[str, Any], masks: Mapping[str, Any]) -> dict[str
     This is the state dict of a model pruned by `torch.nn.utils.prune`; arguments and errors as in `dense_state`. It is
     also an error if the state has a `NAME_orig` or `NAME_mask` already.
     """
-    _check_masks(state, masks)
+    tensors, masks = _read_masks(state, masks)
     for name in (weight_name + suffix for weight_name in masks for suffix in (ORIGINAL, MASK)):
         if name in state:
             raise ScoresError("the state has a tensor of this name already: rename or remove it", name=name)
     pruned: dict[str, Any] = {}
     for name, tensor in state.items():
         if name in masks:
-            pruned |= {name + ORIGINAL: tensor, name + MASK: _numbers_like(masks[name], tensor)}
+            pruned |= {name + ORIGINAL: tensor, name + MASK: _numbers_like(masks[name], tensors[name])}
         else:
             pruned[name] = tensor
     return pruned
@@ -76,20 +79,26 @@ def _original_names(state: Mapping[str, Any]) -> list[str]:
     return [name.removesuffix(ORIGINAL) for name in state if name.endswith(ORIGINAL)]
 
 
-def _check_masks(state: Mapping[str, Any], masks: Mapping[str, Any]) -> None:
-    for name in masks:
+def _read_masks(state: Mapping[str, Any], masks: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the tensors that have masks, and their masks, all as arrays or tensors that can be read."""
+    tensors, read_masks = dict[str, Any](), dict[str, Any]()
+    for name, mask in masks.items():
         if name not in state:
             raise ScoresError("there is a mask, but no tensor in the state", name=name)
-        if shape_of(masks[name]) != shape_of(state[name]):
+        tensors[name] = read_weight(state[name], name)
+        read_masks[name] = read_statistic(mask, "the mask", name)
+        if shape_of(read_masks[name]) != shape_of(tensors[name]):
             raise ScoresError(
-                f"mask has shape {list(shape_of(masks[name]))}, the tensor has {list(shape_of(state[name]))}", name=name
+                f"mask has shape {list(shape_of(read_masks[name]))}, the tensor has {list(shape_of(tensors[name]))}",
+                name=name,
             )
+    return tensors, read_masks
 
 
 def _bools_like(mask: Any, tensor: Any) -> Any:
     """Return a mask as bools, in the library (numpy or torch) and on the device of its tensor."""
     if not is_torch(tensor):
-        return np.asarray(mask.detach().cpu() if is_torch(mask) else mask) != 0
+        return np.asarray(mask.cpu() if is_torch(mask) else mask) != 0
     return as_torch(mask).to(tensor.device) != 0
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from masksmith._tensors import MatrixReader, is_row_source
-from masksmith.patterns import Budget, Pattern, matrix_shape, parse
+from masksmith.patterns import Budget, Pattern, matrix_shape
+from masksmith.patterns.grammar import read_pattern
 
 from .allocator import Allocator, Decision, Doubles
 from .choice import allocator_for, measure_from
@@ -54,7 +55,7 @@ def allocate(
         PatternError: If the budget contradicts itself or the pattern, or rounds to zero kept entries.
         ScoresError: If a score is invalid.
     """
-    parsed = parse(pattern) if isinstance(pattern, str) else pattern
+    parsed = read_pattern(pattern)
     shapes, is_double = {}, False
     for name, tensor in scores.items():
         reader = MatrixReader(tensor, "in", name)

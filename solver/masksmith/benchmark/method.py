@@ -25,6 +25,7 @@ import numpy as np
 import torch
 
 from masksmith._torch_modes import in_full_precision
+from masksmith._torch_threads import torch_threads
 
 from .cases import BASELINES, Case
 from .cuda_clock import CudaClock
@@ -76,15 +77,10 @@ class Bench:
 
     def measure(self, case: Case) -> CaseResult:
         """Measure one case, with TF32 switched off; a kernel's error is reported in its measurement."""
-        threads_before = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
         # Kernels may launch on the current device, whatever the device of their operands.
         current_device = nullcontext() if self.device == "cpu" else torch.cuda.device(self.device)
-        try:
-            with in_full_precision(), current_device:
-                return self._measure(case)
-        finally:
-            torch.set_num_threads(threads_before)
+        with torch_threads(self.threads), in_full_precision(), current_device:
+            return self._measure(case)
 
     def _measure(self, case: Case) -> CaseResult:
         weight, mask = self._weight_and_mask(case)

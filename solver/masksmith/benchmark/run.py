@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import masksmith
+from masksmith._numbers import is_whole_number
 from masksmith.patterns import NM, Pattern
 from masksmith.patterns.matching import describe_unknown_names
 
@@ -126,6 +127,8 @@ def check_device(device: str) -> None:
 
 def _check_at_least_one(**counts: int) -> None:
     for name, count in counts.items():
+        if not is_whole_number(count):
+            raise BenchmarkError("invalid_benchmark", f"{name} {count!r}: must be a whole number")
         if count < 1:
             raise BenchmarkError("invalid_benchmark", f"{name} {count}: must be at least 1")
 

@@ -192,7 +192,7 @@ class DeviceSolve:
             violations,
             total_score=total,
             kept=int(mask.sum()),
-            edge_score=edge_score,
+            edge_score=edge_score + self._edge_bonus(),
             kept_score=float((self.scores.double() * mask).sum()) if problem.bonus else None,
         )
         launcher = Launcher(self.device)
@@ -207,6 +207,15 @@ class DeviceSolve:
             pruned=self._like_weight([band.pruned for band in bands]),
             packed=self._like_weight([band.packed for band in bands]),
         )
+
+    def _edge_bonus(self) -> float:
+        """Return the hysteresis bonus of the dense edge."""
+        problem = self.problem
+        if problem.start is None or not problem.bonus or problem.pattern.ragged != "dense":
+            return 0.0
+        kept_before = self._bool_matrix(problem.start)
+        in_tiles = kept_before[: problem.height, : problem.width]
+        return problem.bonus * (int(kept_before.sum()) - int(in_tiles.sum()))
 
     def _edge_score(self) -> float:
         """Sum the scores of the dense edge, outside the tiles; 0 without one.

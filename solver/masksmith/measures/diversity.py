@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-from masksmith.patterns import NM, PatternError, TileSpec, parse
+from masksmith.patterns import NM, PatternError, TileSpec
+from masksmith.patterns.grammar import read_pattern
 
 MAX_STEPS = 10_000_000
 """Largest bound on the transitions of an exact count, about 5 s; beyond it the asymptotic formula is used."""
@@ -66,7 +67,7 @@ def diversity(pattern: NM | str) -> Diversity:
     Raises:
         PatternError: If the pattern is malformed, or not N:M.
     """
-    parsed = parse(pattern) if isinstance(pattern, str) else pattern
+    parsed = read_pattern(pattern)
     if not isinstance(parsed, NM):
         raise PatternError(f"{parsed}: only the tiles of N:M patterns are counted")
     tile = parsed.tile
@@ -80,10 +81,15 @@ def diversity(pattern: NM | str) -> Diversity:
 
 @cache
 def _count(tile: TileSpec) -> int:
-    """Count the masks of a tile: of a plain group by binomial coefficients, else by dynamic programming over rows."""
+    """Count the masks of a tile: of independent lines by binomial coefficients, else by dynamic programming by row."""
     if tile.separable:
         fewest = 0 if tile.at_most else tile.row_keep
         return sum(math.comb(tile.cols, kept) for kept in range(fewest, tile.row_keep + 1))
+    if _has_free_lines(tile):
+        if tile.row_keep == tile.cols:
+            tile = TileSpec(tile.cols, tile.rows, tile.col_keep, tile.row_keep, tile.at_most)
+        masks_of_row = sum(math.comb(tile.cols, kept) for kept in range(tile.row_keep + 1))
+        return math.prod([masks_of_row] * tile.rows)
     tile = _cheapest_form(tile)
     masks_by_state: dict[ColumnCounts, int] = {(*[0] * tile.col_keep, tile.cols): 1}
     for _ in range(tile.rows):
@@ -131,8 +137,13 @@ def _cheapest_form(tile: TileSpec) -> TileSpec:
 
 
 def _steps(tile: TileSpec) -> int:
-    """Return an upper bound on the transitions of an exact count; 0 for plain groups, which need none."""
-    return 0 if tile.separable else _bound(_cheapest_form(tile))
+    """Return an upper bound on the transitions of an exact count; 0 for independent lines, which need none."""
+    return 0 if tile.separable or _has_free_lines(tile) else _bound(_cheapest_form(tile))
+
+
+def _has_free_lines(tile: TileSpec) -> bool:
+    """Return whether all masks of rows, or of columns, are allowed, so that the lines across are independent."""
+    return tile.at_most and (tile.row_keep == tile.cols or tile.col_keep == tile.rows)
 
 
 def _bound(tile: TileSpec) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from masksmith._tensors import MatrixReader
-from masksmith.patterns import Pattern, capacity, parse
+from masksmith.patterns import Pattern, capacity
+from masksmith.patterns.grammar import read_pattern
 
 from .counts import count
 
@@ -13,12 +14,9 @@ from .counts import count
 def fill(mask: Any, pattern: Pattern | str) -> float:
     """Return `kept / capacity`; below 1 if a heuristic solver or an at-most pattern keeps fewer entries.
 
-    At most 1 for N:M and hybrid patterns; for other patterns it may exceed 1, because their capacity is not rounded to
-    whole units.
-
     Args:
         mask: Bool array or tensor, True = kept, allowed by the pattern.
         pattern: Pattern of allowed masks.
     """
-    parsed = parse(pattern) if isinstance(pattern, str) else pattern
+    parsed = read_pattern(pattern)
     return count(mask).kept / capacity(parsed, MatrixReader(mask, name="mask").shape)

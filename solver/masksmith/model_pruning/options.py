@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from masksmith._errors import PruningError
+from masksmith._numbers import is_whole_number
 
 SCORES: Mapping[str, str | None] = {"magnitude": None, "wanda": "norms", "ria": "norms", "sparsegpt": "gram"}
 """The scores that weights can be pruned by, each with the kind of statistic of inputs that it needs, or None."""
@@ -66,6 +67,8 @@ class Options:
             raise PruningError(f"tune_rate={self.tune_rate} must be positive and finite")
         if self.min_tokens < 1:
             raise PruningError(f"min_tokens={self.min_tokens} must be at least 1")
+        if self.threads is not None and not (is_whole_number(self.threads) and self.threads >= 1):
+            raise PruningError(f"threads={self.threads!r} must be a whole number, at least 1")
         if self.update is None and self.update_options:
             raise PruningError(f"update_options {', '.join(self.update_options)} need an update")
         _check_names("score_options", self.score_options, self.scores, SCORE_OPTIONS[self.scores])

@@ -43,6 +43,9 @@ class Budget:
         object.__setattr__(self, "density", _share_of(self.density))
         object.__setattr__(self, "floors", {glob: _share_of(floor) for glob, floor in self.floors.items()})
 
+    def __hash__(self) -> int:
+        return hash((self.density, frozenset(self.floors.items())))
+
     @classmethod
     def parse(cls, density: str, floors: Iterable[str] = ()) -> Budget:
         """Read `"50%"` and floors such as `"*.query*=25%"`.

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from .block import Block
-from .geometry import Grid
+from .channels import Channels
+from .geometry import Grid, TileSpec
 from .hybrid import Hybrid
-from .nm import NM
 from .pattern import Pattern
+from .unstructured import Unstructured
+from .vnm import VNM
 
 
 def capacity(pattern: Pattern, shape: tuple[int, ...]) -> float:
     """Return the largest number of entries that an allowed mask of this shape keeps.
 
-    The result is exact for N:M and hybrid patterns, ragged edges included. For other patterns it is
-    `density * entries`, times the density of a nested pattern, without rounding to whole blocks, channels or entries.
+    The result is exact for the patterns of the library, ragged edges included; but for blocks with `balance both` and
+    ragged edges it may be larger. For other patterns without tiles it is `density * entries`.
 
     Raises:
         PatternError: If the pattern does not fit the shape.
@@ -21,12 +23,70 @@ def capacity(pattern: Pattern, shape: tuple[int, ...]) -> float:
     grid = pattern.grid(shape)
     if isinstance(pattern, Hybrid):
         return _hybrid(pattern, grid)
-    if not isinstance(pattern, NM):
-        nested = pattern.nested if isinstance(pattern, Block) else None
-        nested_density = 1.0 if nested is None else nested.density
-        return pattern.density * nested_density * grid.rows * grid.cols
+    if isinstance(pattern, Block):
+        return float(_blocks(pattern, grid))
+    if isinstance(pattern, Channels):
+        channels = shape[0] if pattern.axis == "out" else shape[1]
+        return float(pattern.kept(shape) * (grid.rows * grid.cols // channels))
+    if isinstance(pattern, Unstructured):
+        return float(pattern.kept(shape))
+    tile = _tile(pattern)
+    if tile is None:
+        return pattern.density * grid.rows * grid.cols
     return float(
-        sum(count * _crop_capacity(pattern, grid, height, width) for height, width, count in _tile_sizes(grid))
+        sum(count * _crop_capacity(pattern, tile, grid, height, width) for height, width, count in _tile_sizes(grid))
+    )
+
+
+def _tile(pattern: Pattern) -> TileSpec | None:
+    """Return a tile of a pattern: its own, or for V:N:M one whose rows keep what those of a panel keep; else None."""
+    if isinstance(pattern, VNM):
+        return TileSpec(pattern.v, pattern.m, pattern.n, 0)
+    return getattr(pattern, "tile", None)
+
+
+def _blocks(pattern: Block, grid: Grid) -> int:
+    """Return what the largest blocks within the budgets keep, and under `ragged="dense"` the edge."""
+    by_row, by_col, total = pattern.budgets(grid)
+    block_entries = pattern.rows * pattern.cols
+    if pattern.ragged == "dense" or not grid.is_ragged:
+        down, across = pattern.blocks(grid)
+        edge = grid.rows * grid.cols - down * across * block_entries
+        nested = pattern.nested
+        return edge + total * (block_entries if nested is None else int(capacity(nested, (pattern.rows, pattern.cols))))
+    if by_row is None and by_col is None:
+        return _largest(total, _tile_sizes(grid))
+    most = [
+        _largest_of_lines(budgets, lines)
+        for budgets, lines in (
+            (by_row, (grid.rows, pattern.rows, grid.cols, pattern.cols)),
+            (by_col, (grid.cols, pattern.cols, grid.rows, pattern.rows)),
+        )
+        if budgets is not None
+    ]
+    return min(most)
+
+
+def _largest(number: int, sizes: list[tuple[int, int, int]]) -> int:
+    """Return the entries of a number of blocks, the largest of those with these heights, widths and counts."""
+    entries = 0
+    for area, count in sorted(((height * width, count) for height, width, count in sizes), reverse=True):
+        entries += area * min(number, count)
+        number -= min(number, count)
+    return entries
+
+
+def _largest_of_lines(budgets: list[int], lines: tuple[int, int, int, int]) -> int:
+    """Return the entries of the largest blocks of each block row, or of each block column.
+
+    Args:
+        budgets: Number of blocks of each line.
+        lines: Across the lines, the matrix's length and that of a block; along them, likewise.
+    """
+    length_across, block_across, length_along, block_along = lines
+    heights = [min(block_across, length_across - first) for first in range(0, length_across, block_across)]
+    return sum(
+        height * min(budget * block_along, length_along) for height, budget in zip(heights, budgets, strict=True)
     )
 
 
@@ -65,11 +125,10 @@ def _hybrid(pattern: Hybrid, grid: Grid) -> float:
     return kept_entries
 
 
-def _crop_capacity(pattern: NM, grid: Grid, height: int, width: int) -> int:
+def _crop_capacity(pattern: Pattern, tile: TileSpec, grid: Grid, height: int, width: int) -> int:
     """Return the largest number of entries that a tile keeps inside its first `height` rows and `width` columns."""
     if pattern.ragged == "dense" and (height, width) != (grid.tile_rows, grid.tile_cols):
         return height * width
-    tile = pattern.tile
     by_rows = height * min(tile.row_keep, width)
     if tile.separable:
         return by_rows

@@ -7,13 +7,16 @@ from dataclasses import dataclass
 
 from .errors import PatternError
 
+MAX_SIDE = 64
+"""Largest side of a tile that solvers support."""
+
 
 @dataclass(frozen=True, slots=True)
 class TileSpec:
     """Size and budgets of each tile.
 
     Attributes:
-        rows, cols: Size of the tile.
+        rows, cols: Size of the tile; solvers support up to 64.
         row_keep: Budget of every row: entries that it keeps.
         col_keep: Budget of every column; 0 if columns have no budget (separable patterns).
         at_most: Whether budgets are upper limits instead of exact counts.
@@ -29,6 +32,26 @@ class TileSpec:
     def separable(self) -> bool:
         """Whether rows can be solved independently, since columns have no budgets."""
         return self.col_keep == 0
+
+
+def check_tile(tile: TileSpec, pattern: object) -> None:
+    """Check that solvers support the tiles of a pattern, which may be one of the caller's own.
+
+    Raises:
+        PatternError: If a side or a budget is out of its range, or exact budgets of rows and columns contradict each
+            other.
+    """
+    size = f"{pattern}: a tile of {tile.rows}x{tile.cols} entries"
+    if not (1 <= tile.rows <= MAX_SIDE and 1 <= tile.cols <= MAX_SIDE):
+        raise PatternError(f"{size}: its sides must lie between 1 and {MAX_SIDE}")
+    if not (1 <= tile.row_keep <= tile.cols and 0 <= tile.col_keep <= tile.rows):
+        raise PatternError(f"{size} cannot keep {tile.row_keep} in each row and {tile.col_keep} in each column")
+    in_rows, in_columns = tile.rows * tile.row_keep, tile.cols * tile.col_keep
+    if not (tile.separable or tile.at_most or in_rows == in_columns):
+        raise PatternError(
+            f"{size}: its rows keep {tile.rows}*{tile.row_keep} entries but its columns {tile.cols}*{tile.col_keep}; "
+            "exact budgets need equal numbers; for limits pass at_most=True"
+        )
 
 
 @dataclass(frozen=True, slots=True)

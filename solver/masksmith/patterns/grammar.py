@@ -29,6 +29,19 @@ WORDS = (
 PERCENT = r"(?P<percent>\d{1,3}(?:\.\d{1,40})?)\s*%"
 
 
+def read_pattern(pattern: Pattern | str) -> Pattern:
+    """Return the pattern of a string form, and a pattern as it is.
+
+    Raises:
+        PatternError: If it is neither, such as a class of patterns, or `parse` refuses the text.
+    """
+    if isinstance(pattern, str):
+        return parse(pattern)
+    if isinstance(pattern, type) or not callable(getattr(pattern, "grid", None)):
+        raise PatternError(f"{pattern!r} is not a pattern; pass a text, such as '2:4', or a pattern, such as NM(2, 4)")
+    return pattern
+
+
 def parse(text: str, *, axis: Axis = "in", ragged: Ragged = "pad") -> Pattern:
     """Parse a pattern's string form: the inverse of `str(pattern)`, with the pattern's `axis` and `ragged`.
 

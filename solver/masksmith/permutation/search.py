@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass, replace
 from numbers import Integral
@@ -12,10 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from masksmith._errors import ScoresError, SolverError
+from masksmith._numbers import is_number
 from masksmith._solution import Solution
 from masksmith._solve import solve
 from masksmith._tensors import is_row_source, is_torch, read_tensor
-from masksmith.patterns import NM, Axis, Pattern, PatternError, parse
+from masksmith.patterns import NM, Axis, PatternError
+from masksmith.patterns.grammar import read_pattern
 
 from . import column_swapping, dual_guided_swaps
 from .permutation import Permutation
@@ -89,8 +90,8 @@ def permute(
 
 
 def _check_options(time_limit_s: float | None, effort: int, seed: int) -> None:
-    if time_limit_s is not None and math.isnan(time_limit_s):
-        raise SolverError(f"time_limit_s={time_limit_s} is not a number of seconds")
+    if time_limit_s is not None and not is_number(time_limit_s):
+        raise SolverError(f"time_limit_s={time_limit_s!r} is not a number of seconds")
     for option, value in (("effort", effort), ("seed", seed)):
         if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
             raise SolverError(f"{option}={value!r} is not an integer of at least 0")
@@ -127,7 +128,9 @@ def _best_orders(
 
 def _efficacy(array: Doubles, before: Solution, after: Solution) -> float:
     """Return the `efficacy` of `Permutation`."""
-    unstructured_loss = before.total_score - _kept_unstructured(array, before.pattern)
+    # The numbers of entries in rows may change with the order, where tiles are not whole.
+    unstructured = max(_kept_unstructured(array, before), _kept_unstructured(array, after))
+    unstructured_loss = before.total_score - unstructured
     loss, gain = before.total_score - before.objective, after.objective - before.objective
     return gain / (loss - unstructured_loss) if loss > unstructured_loss else 0.0
 
@@ -140,7 +143,7 @@ def _compile_kernels(pattern: NM) -> None:
 
 
 def _nm_pattern(pattern: NM | str) -> NM:
-    parsed = parse(pattern) if isinstance(pattern, str) else pattern
+    parsed = read_pattern(pattern)
     if not isinstance(parsed, NM):
         raise PatternError(f"{parsed}: only N:M patterns support channel permutation")
     return parsed
@@ -209,13 +212,19 @@ def _transposed(pattern: NM) -> NM:
     return replace(pattern, n=pattern.n_out, m=pattern.m_out, n_out=pattern.n, m_out=pattern.m)
 
 
-def _kept_unstructured(array: Doubles, pattern: Pattern) -> float:
-    """Return the score kept if every row of `_columns` keeps its largest entries, at the pattern's density."""
-    view = _columns(array, pattern.axis)
-    # The product is rounded first, so that `ceil` does not add an entry if the product exceeds an integer by a
-    # rounding error.
-    keep = math.ceil(round(view.shape[1] * pattern.density, 6))
-    return float(np.partition(view, -keep, axis=1)[:, -keep:].sum())
+def _kept_unstructured(array: Doubles, solution: Solution) -> float:
+    """Return the score kept by an unstructured mask with as many entries in each row of `_columns` as the solution's.
+
+    If rows keep unequal numbers, as at an edge, these may be exchanged: an order of both axes exchanges them, too.
+    """
+    view = _columns(array, solution.pattern.axis)
+    keep = np.count_nonzero(_columns(_as_array(solution.mask), solution.pattern.axis), axis=1)
+    if keep.min() == keep.max():
+        count = int(keep[0])
+        return float(np.partition(view, -count, axis=1)[:, -count:].sum()) if count else 0.0
+    ranked = -np.sort(-view, axis=1)  # [rows, ranks], the largest score of each row first
+    rows = [int(np.count_nonzero(keep > rank)) for rank in range(keep.max())]
+    return float(sum(np.sort(ranked[:, rank])[-count:].sum() for rank, count in enumerate(rows)))
 
 
 def _take(array: Doubles, orders: dict[str, Ints]) -> Doubles:

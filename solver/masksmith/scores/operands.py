@@ -19,6 +19,12 @@ from masksmith._tensors import as_torch, is_torch as is_torch
 MAX_DAMPING = 1e9
 """Largest damping, with which the Gram matrix hardly has an effect; with a much larger one, float32 overflows."""
 
+MAX_ASYMMETRY = 1e-5
+"""Largest accepted difference between an entry of a Gram matrix and its mirror image, relative to the largest entry.
+
+The rounding of float32 sums can reach it.
+"""
+
 
 class StatisticError(ScoresError):
     """A statistic of a layer is of a wrong dtype or shape, or has values from which no score can be computed.

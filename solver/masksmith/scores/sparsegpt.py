@@ -10,6 +10,7 @@ import numpy.typing as npt
 from masksmith._errors import ScoresError
 
 from .operands import (
+    MAX_ASYMMETRY,
     MAX_DAMPING,
     StatisticError,
     as_floats,
@@ -22,6 +23,9 @@ from .operands import (
 )
 
 Doubles = npt.NDArray[np.float64]
+
+BAND_ENTRIES = 2**20
+"""Entries of a Gram matrix that are compared with their mirror images at a time; at least one row is compared."""
 
 
 @np.errstate(over="ignore")  # `check_range` refuses overflows.
@@ -57,8 +61,8 @@ def sparsegpt(
     Raises:
         ScoresError: If a score overflows, or all scores underflow; if not exactly one of `gram` and `inverse_diagonal`
             is passed; if `form` is unknown, or `sequential` without `gram`; if shapes do not match; if `gram` is not
-            finite; if `damping`, which is read only with `gram`, is out of its range; if the damped matrix is not
-            positive definite; or if `inverse_diagonal` holds a value that is not positive and finite.
+            finite, or not symmetric; if `damping`, which is read only with `gram`, is out of its range; if the damped
+            matrix is not positive definite; or if `inverse_diagonal` holds a value that is not positive and finite.
     """
     if (gram is None) == (inverse_diagonal is None):
         raise ScoresError("sparsegpt needs exactly one of gram= and inverse_diagonal=", name=name)
@@ -91,8 +95,8 @@ def inverse_diagonal(
         name: Name of the weight in error messages.
 
     Raises:
-        ScoresError: If `gram` is not a square matrix, or not finite; if `damping` is out of its range; if `form` is
-            unknown; or if the damped Gram matrix is not positive definite.
+        ScoresError: If `gram` is not a square matrix, not finite, or not symmetric; if `damping` is out of its range;
+            if `form` is unknown; or if the damped Gram matrix is not positive definite.
     """
     _check_form(form, name)
     gram = read_statistic(gram, "gram", name)
@@ -122,6 +126,7 @@ def _divisor(gram: Any, damping: float, form: str, name: str | None) -> Doubles:
         raise ScoresError(f"damping={damping!r} is not a number from 0 to {MAX_DAMPING:g}", name=name)
     if not np.isfinite(matrix).all():
         raise StatisticError("gram holds NaN or infinity", name=name)
+    _check_symmetric(matrix, name)
     matrix.flat[:: len(matrix) + 1] += damping * matrix.diagonal().mean()
     try:
         lower = np.linalg.cholesky(matrix)
@@ -132,3 +137,15 @@ def _divisor(gram: Any, damping: float, form: str, name: str | None) -> Doubles:
     except np.linalg.LinAlgError:
         raise StatisticError("gram is not positive definite; give more samples or more damping", name=name) from None
     return divisor
+
+
+def _check_symmetric(matrix: Doubles, name: str | None) -> None:
+    """Refuse a matrix with other values in one triangle than in the other: the factorisation reads only one."""
+    step = max(1, BAND_ENTRIES // max(1, len(matrix)))
+    largest = max(float(matrix.max(initial=0)), -float(matrix.min(initial=0)))
+    for first in range(0, len(matrix), step):
+        skew = np.abs(matrix[first : first + step] - matrix[:, first : first + step].T)
+        if skew.max() > MAX_ASYMMETRY * largest:
+            row, column = (int(position) for position in np.unravel_index(int(skew.argmax()), skew.shape))
+            expected = "expected X^T X of the layer's inputs, with both triangles"
+            raise StatisticError("gram is not symmetric", (first + row, column), name, expected)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
+from inspect import getattr_static
+from typing import cast
 
 from masksmith._errors import SolverError
 from masksmith._lazy import naming_extras
@@ -20,6 +22,25 @@ _MODULES: Mapping[str, tuple[str, str]] = {
     "top-k": ("top_k", "TopK"),
 }
 NAMES = tuple(_MODULES)
+
+
+def read_solver(solver: object) -> Solver:
+    """Return the solver of a name, or a solver as it is.
+
+    Raises:
+        SolverError: If it is neither; a class of solvers is no solver.
+        MissingExtraError: As `by_name`.
+    """
+    if isinstance(solver, str):
+        return by_name(solver)
+    if isinstance(solver, type):
+        raise SolverError(f"{solver.__name__} is a class of solvers; pass a solver, such as {solver.__name__}()")
+    # Properties are not computed: one may raise an error, such as that of a device that is not there.
+    members = ("name", "parallelism", "refusal", "__call__")
+    missing = [each for each in members if getattr_static(solver, each, None) is None and not hasattr(solver, each)]
+    if missing:
+        raise SolverError(f"{solver!r} is no solver: it has no {missing[0]}; pass a name such as 'exact'")
+    return cast("Solver", solver)
 
 
 def by_name(name: str) -> Solver:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from masksmith._panels import DROP, Bools, Forced, Panel, PanelAnswer
+from masksmith._panels import DROP, Bools, Forced, Panel, PanelAnswer, for_kernels
 from masksmith.kernels.selection.top_k import top_k
 from masksmith.patterns import TileSpec
 
@@ -43,6 +43,7 @@ class DoublePrune:
 
     def __call__(self, panel: Panel) -> PanelAnswer:
         """Prune a panel in both directions; the duals of `Exact` bound the optimum."""
+        panel = for_kernels(panel)
         tile = panel.tile
         nothing_forced = np.zeros((0, 0), np.int8)
         kept_by_rows = _largest(panel.scores, nothing_forced, tile.row_keep, tile.cols)

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from masksmith._errors import InfeasibleError
-from masksmith._panels import Bools, Duals, Panel, PanelAnswer
+from masksmith._panels import Bools, Duals, Panel, PanelAnswer, for_kernels
 from masksmith.kernels.dual_ascent.double_pass import compile_double_pass
 from masksmith.kernels.dual_ascent.integer_pass import compile_integer_pass, network_size
 from masksmith.kernels.dual_ascent.simd.vectors import LANES
@@ -48,6 +48,7 @@ class Exact(RefusesByTile):
         Raises:
             InfeasibleError: If forced entries leave a tile without an allowed mask.
         """
+        panel = for_kernels(panel)
         answer, ready = _initial_answer(panel), np.zeros(panel.down * panel.across, np.uint8)
         unsolved = _dual_ascent(panel, answer, ready)
         if unsolved.size:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from masksmith._errors import InfeasibleError
-from masksmith._panels import Panel, PanelAnswer
+from masksmith._panels import Panel, PanelAnswer, for_kernels
 from masksmith.kernels.selection.top_k import top_k, top_k_of_four
 from masksmith.patterns import TileSpec
 
@@ -36,6 +36,7 @@ class TopK(RefusesByTile):
         Raises:
             InfeasibleError: If forced entries leave a group without an allowed mask.
         """
+        panel = for_kernels(panel)
         down, across, tile = panel.down, panel.across, panel.tile
         scores = np.ascontiguousarray(panel.scores)
         mask = np.empty(scores.shape, np.bool_) if panel.output is None else panel.output

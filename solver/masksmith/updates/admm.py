@@ -18,7 +18,8 @@ from masksmith._solution import Solution
 from masksmith._solve import solve
 from masksmith._torch_modes import in_full_precision
 from masksmith._verify import verify
-from masksmith.patterns import Pattern, TilePattern, parse
+from masksmith.patterns import Pattern, TilePattern
+from masksmith.patterns.grammar import read_pattern
 from masksmith.solvers.base import Solver
 
 from .operands import Operands, read, read_mask
@@ -26,7 +27,7 @@ from .reconstruct import refit
 from .ridge import Ridge
 from .rough_error import rough_errors
 from .system import ScaledSystem
-from .threads import torch_threads
+from .threads import update_threads
 from .update import AdmmRound, AdmmUpdate, Update
 
 OnProgress = Callable[[int, int], None]
@@ -113,10 +114,10 @@ def admm(
         raise UpdateError(f"start is a {type(start).__name__}, not a Solution as solve returns it", name)
     started = time.perf_counter()
     operands = read(weight, gram, damping, name, rounded_to)
-    parsed = parse(pattern) if isinstance(pattern, str) else pattern
+    parsed = read_pattern(pattern)
     if start is not None:
         _check_start(start, parsed, operands)
-    with torch_threads(threads, name):
+    with update_threads(threads, name):
         rounds = _AdmmRounds(operands, parsed, solver, threads)
         first_solution = rounds.solve(rounds.target**2, None) if start is None else start
         history, last_solution = rounds.run(first_solution, penalty, max_rounds, on_progress)

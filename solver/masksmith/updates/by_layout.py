@@ -14,7 +14,8 @@ from masksmith._solution import Solution
 from masksmith._solution.matrices import Matrices
 from masksmith._tensors import is_torch
 from masksmith.layouts import Layout
-from masksmith.patterns import Pattern, parse
+from masksmith.patterns import Pattern
+from masksmith.patterns.grammar import read_pattern
 
 from .admm import admm
 from .reconstruct import reconstruct
@@ -116,7 +117,7 @@ def admm_by_layout(
     """
     name = options.get("name")
     weight = _read_weight(weight, name)
-    parsed = parse(pattern) if isinstance(pattern, str) else pattern
+    parsed = read_pattern(pattern)
     matrices = Matrices(layout, parsed, tuple(int(length) for length in weight.shape))
     parts = matrices.split(weight)
     starts = [None] * len(parts) if start is None else _starts(matrices, start, name)

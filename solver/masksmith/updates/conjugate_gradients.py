@@ -164,6 +164,14 @@ def _store(result: Iterates, rows: _Rows, bound: Tensor, is_chosen: Tensor) -> N
     rows.is_stored |= is_chosen
 
 
+def squared_norms(vectors: Tensor, products: Tensor, buffer: Tensor | None = None) -> Tensor:
+    """Return `v A v` of each row v for a positive semidefinite matrix A, from v and `v A`; see `dots`.
+
+    It is never below 0, as the rounding errors of a sum that is nearly 0 may be.
+    """
+    return dots(vectors, products, buffer).clamp_(min=0)
+
+
 def dots(left: Tensor, right: Tensor, buffer: Tensor | None = None) -> Tensor:
     """Return the scalar product of each row, summed in the operands' dtype, as float64.
 

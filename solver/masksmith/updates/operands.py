@@ -11,17 +11,12 @@ import torch
 from masksmith._arrays import read_array
 from masksmith._errors import UpdateError, WeightError
 from masksmith._tensors import as_torch, is_torch
-from masksmith.scores.operands import MAX_DAMPING
+from masksmith.scores.operands import MAX_ASYMMETRY, MAX_DAMPING
 
 from .gram_bands import BAND_BYTES, check_range, finite_largest, read_in_bands, symmetrise
 
 FLOATS = ("float64", "float32", "float16", "bfloat16")
 """Dtypes that updated weights can have."""
-MAX_ASYMMETRY = 1e-5
-"""Largest accepted difference between an entry of a Gram matrix and its mirror image, relative to the largest entry.
-
-The rounding of float32 sums can reach it.
-"""
 
 
 @dataclass(frozen=True)
@@ -50,12 +45,16 @@ class Operands:
         """`||X w||^2` of each row w of the weight, `[out]`, float64, without damping."""
         rows = max(1, BAND_BYTES // (8 * self.weight.shape[1]))
         bands = [band.double() for band in torch.split(self.weight, rows)]
-        return torch.cat([((band @ self.gram) * band).sum(1) for band in bands])
+        return torch.cat([((band @ self.gram) * band).sum(1) for band in bands]).clamp(min=0)
 
     def like_weight(self, values: torch.Tensor) -> Any:
-        """Return a matrix `[out, inputs]` in the shape and library of `original`."""
+        """Return a matrix `[out, inputs]` in the shape, library and memory format of `original`."""
         full = values.reshape(tuple(self.original.shape))
-        return full if is_torch(self.original) else full.numpy()
+        if not is_torch(self.original):
+            return full.numpy()
+        if self.original.ndim < 4 or self.original.is_contiguous():
+            return full
+        return torch.empty_like(self.original, dtype=full.dtype).copy_(full)
 
 
 def read(weight: Any, gram: Any, damping: float, name: str | None, rounded_to: str | None = None) -> Operands:

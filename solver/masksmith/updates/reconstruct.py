@@ -15,12 +15,12 @@ from masksmith._errors import UpdateError
 from masksmith._torch_modes import in_full_precision
 
 from .cholesky import factorised_shift
-from .conjugate_gradients import dots
+from .conjugate_gradients import squared_norms
 from .operands import Operands, read, read_mask
 from .strips import Strip, converge, rows_at_once
 from .supports import batches, is_factorised
 from .system import ScaledSystem
-from .threads import torch_threads
+from .threads import update_threads
 from .update import Update
 
 OnProgress = Callable[[int, int], None]
@@ -89,7 +89,7 @@ def reconstruct(
     operands = read(weight, gram, damping, name, rounded_to)
     kept = read_mask(mask, operands)
     returned_mask = mask if hasattr(mask, "shape") else operands.like_weight(kept)
-    with torch_threads(threads, name):
+    with update_threads(threads, name):
         return refit(operands, kept, returned_mask, tolerance=tolerance, on_progress=on_progress)
 
 
@@ -216,5 +216,5 @@ class _Reconstruction:
         rounded = weights.to(operands.stored_dtype).to(operands.weight.dtype)
         if error is None or not torch.equal(rounded.double(), weights):
             change = strip.dense - rounded.double()
-            error = dots(change, change @ operands.gram)
+            error = squared_norms(change, change @ operands.gram)
         return rounded, error

@@ -18,10 +18,11 @@ from masksmith._tensors import is_torch
 from masksmith._torch_modes import in_full_precision
 from masksmith._verify.verify import verify
 from masksmith.kernels.exchanges import exchange_in_groups, exchange_in_tiles
-from masksmith.patterns import NM, Pattern, parse
+from masksmith.patterns import NM, Pattern
+from masksmith.patterns.grammar import read_pattern
 
 from .operands import Operands, read, read_mask
-from .threads import torch_threads
+from .threads import update_threads
 from .update import ratio
 
 OnProgress = Callable[[int, int], None]
@@ -119,7 +120,7 @@ def refine(
         PatternError: If the pattern is malformed or does not fit the shape.
     """
     started = time.perf_counter()
-    parsed = parse(pattern) if isinstance(pattern, str) else pattern
+    parsed = read_pattern(pattern)
     if not isinstance(parsed, NM) or parsed.axis != "in":
         raise UpdateError(f"{parsed} cannot be refined; only plain N:M along 'in' and transposable N:M can", name)
     operands = read(weight, gram, 0.0, name)
@@ -148,7 +149,7 @@ def _refine_bands(
     order = _group_order(shape)
     dense = operands.weight.double().cpu().numpy()[:, order]
     bands = _Bands(dense, mask.cpu().numpy()[:, order], operands.gram.cpu().numpy()[order][:, order], pattern)
-    with torch_threads(threads, operands.name):
+    with update_threads(threads, operands.name):
         return bands, bands.run(torch.get_num_threads(), on_progress)
 
 
@@ -175,7 +176,7 @@ class _Bands:
 
     def energy(self) -> float:
         """Return the squared norm of the layer's output, `||X W^T||^2`."""
-        return float(np.sum((self._dense @ self.gram) * self._dense))
+        return max(0.0, float(np.sum((self._dense @ self.gram) * self._dense)))
 
     def run(self, threads: int, on_progress: OnProgress | None) -> int:
         """Refine all bands; return the number of exchanges (in tiles, of pairs), also counting restored bands."""
@@ -218,7 +219,7 @@ class _Bands:
     def _errors(self, products: Doubles, mask: npt.NDArray[np.bool_], rows: slice = slice(None)) -> Doubles:
         """Return the error of each row, `d G d^T`, from the products `d G` of the dropped weights d."""
         errors: Doubles = np.sum(products * (~mask * self._dense[rows]), axis=1)
-        return errors
+        return np.maximum(errors, 0.0)  # below 0 by rounding errors alone
 
 
 def _group_order(shape: tuple[int, ...]) -> npt.NDArray[np.int64]:

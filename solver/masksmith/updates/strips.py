@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .conjugate_gradients import dots, solve
+from .conjugate_gradients import dots, solve, squared_norms
 from .operands import Operands
 from .system import ScaledSystem
 
@@ -47,7 +47,7 @@ class Strip:
         dense, kept = operands.weight[rows].double(), mask[rows]
         dropped = kept.logical_not().double().mul_(dense)
         correlation, masked = dropped @ operands.gram, dense - dropped
-        return cls(rows, kept, dense, masked, correlation, dots(dropped, correlation, buffer=dropped))
+        return cls(rows, kept, dense, masked, correlation, squared_norms(dropped, correlation, buffer=dropped))
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def converge(
         updated.copy_(updated.float())  # rounded to float32: the check below is of the values that are returned
     change, shift = strip.dense - updated, updated - strip.masked
     product = change @ operands.gram
-    error = dots(change, product, buffer=change)
+    error = squared_norms(change, product, buffer=change)
     objective = (error + damping * dots(shift, shift, buffer=change)) / unit / unit
     residual = product.sub_(shift, alpha=damping).div_(scale).mul_(supports).div_(unit[:, None])
     rounding = torch.linalg.vector_norm(residual.sub_(iterates.residual), dim=1) / system.eigenvalue_bound**0.5

@@ -41,6 +41,24 @@ def test_the_pruning_method_takes_scores_and_keeps_earlier_drops():
     assert isinstance(layer._forward_pre_hooks[next(iter(layer._forward_pre_hooks))], prune.PruningContainer)
 
 
+@pytest.mark.parametrize("pattern", ["2:4", "transposable 2:4"])
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_entries_without_score_come_before_dropped_ones(pattern, value):
+    layer, before = linear(8, 8), torch.ones(8, 8)
+    before[:, ::4] = 0
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.weight[:, 2] = value
+    adapters.custom_from_mask(layer, before)
+    adapters.MaskPruning.apply(layer, "weight", pattern)
+    assert not (layer.weight_mask.bool() & ~before.bool()).any()
+    best = (
+        ms.solve((before.double() + layer.weight_orig.detach().double()).numpy(), pattern).mask & before.bool().numpy()
+    )
+    assert layer.weight_mask.sum() == best.sum()
+    assert value == 0 or bool(layer.weight_mask[:, 2].sum() >= 4)
+
+
 def test_the_pruning_method_keeps_groups_of_convolutions_along_input_channels():
     layer = torch.nn.Conv2d(8, 4, 3, dtype=torch.float64)
     adapters.MaskPruning.apply(layer, "weight", "2:4")

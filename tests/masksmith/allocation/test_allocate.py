@@ -239,3 +239,9 @@ def test_floors_may_be_names_with_the_signs_of_globs():
     budget.check({"[odd]": (8, 8), "w1": (32, 32)}, ms.parse("50%"))
     with pytest.raises(ms.PatternError, match=r"floor 'w\[12\]' matches no layer"):
         budget.check({"[odd]": (8, 8), "w3": (8, 8)}, ms.parse("50%"))
+
+
+def test_equal_budgets_have_equal_hashes():
+    one, other = (ms.Budget("50%", dict(floors)) for floors in ([("a", 0.2), ("b", 0.1)], [("b", 0.1), ("a", 0.2)]))
+    assert one == other
+    assert len({one, other, ms.Budget(0.5)}) == 2

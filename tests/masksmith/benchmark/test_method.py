@@ -268,6 +268,7 @@ def test_masks_that_do_not_match_are_refused_before_anything_runs(mask, words):
     [
         ({"rounds": 0}, "rounds 0: must be at least 1"),
         ({"threads": 0}, "threads 0: must be at least 1"),
+        ({"threads": 1.5}, "threads 1.5: must be a whole number"),
         ({"patterns": ms.NM(2, 4, axis="out")}, "pattern '2:4' along axis 'out'"),
         ({"layers": [Layer("a", 32, 64, 0)]}, "layer 'a': count 0 is less than 1"),
     ],

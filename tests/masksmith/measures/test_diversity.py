@@ -95,6 +95,15 @@ def test_at_most_budgets_that_differ_fill_the_smaller_one(tile, masks):
     assert 2 ** _log2_asymptotic(ms.patterns.TileSpec(*tile, True)) == pytest.approx(masks, rel=0.2)
 
 
+def test_budgets_that_allow_everything_leave_independent_lines():
+    everything = ms.diversity("transposable <=64:64")
+    assert (everything.method, everything.log2_count) == ("exact", 64 * 64)
+    columns = ms.diversity("transposable <=64:64 x 2:64")
+    assert columns.log2_count == pytest.approx(64 * math.log2(1 + 64 + 64 * 63 / 2))
+    assert ms.diversity("transposable <=2:64 x 64:64").count == columns.count
+    assert ms.diversity("transposable <=4:4 x 1:3").count == 4**4
+
+
 @pytest.mark.parametrize(("rows", "cols"), [(2, 7), (4, 6), (6, 6), (7, 3)])
 def test_the_lower_bound_is_below_the_exact_count(rows, cols):
     from masksmith.measures.diversity import _count, _log2_asymptotic

@@ -75,6 +75,7 @@ def test_a_list_of_blocks_that_does_not_exist():
         ({"inputs_from": "both"}, "inputs_from='both' is not one of"),
         ({"few_tokens": "skip"}, "few_tokens='skip' is not one of: 'refuse', 'without data'"),
         ({"min_tokens": 0}, "min_tokens=0 must be at least 1"),
+        ({"threads": 1.5}, "threads=1.5 must be a whole number, at least 1"),
         ({"update_options": {"damping": 0.1}}, "update_options damping need an update"),
         ({"layers": "nothing.*"}, r"nothing\.\*"),
         ({"scores": "ria", "score_options": {"powr": 1}}, "score_options has 'powr', which ria .* options: 'power'$"),

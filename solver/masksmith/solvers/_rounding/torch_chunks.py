@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import torch
 
 from masksmith._panels import Panel, PanelAnswer, to_tiles
+from masksmith._torch_threads import torch_threads
 from masksmith.patterns import TileSpec
 from masksmith.solvers.base import Parallelism, RefusesByTile
 
@@ -55,33 +53,12 @@ class TorchSolver(RefusesByTile, ABC):
         u, v = np.empty((len(tiles), tile.rows)), np.empty((len(tiles), tile.cols))
         device = torch.device(self.device or "cpu")
         step = max(1, (CPU_ENTRIES if device.type == "cpu" else DEVICE_ENTRIES) // (tile.rows * tile.cols))
-        with torch.inference_mode(), _one_torch_thread():
+        # Panels are solved in parallel instead: on a busy machine, torch's threads wait for each other at every
+        # operation; a tenfold slowdown was measured.
+        with torch.inference_mode(), torch_threads(1):
             for at in range(0, len(tiles), step):
                 part = slice(at, at + step)
                 chunk = np.require(tiles[part], requirements="W")  # copied if read-only, of which torch warns
                 results = self.solve_tiles(torch.from_numpy(chunk).to(device), tile)
                 mask[part], u[part], v[part] = (result.cpu().numpy() for result in results)
         return PanelAnswer.of_tiles(panel, mask, u, v)
-
-
-_lock = threading.Lock()
-_saved_thread_counts: list[int] = []
-
-
-@contextmanager
-def _one_torch_thread() -> Iterator[None]:
-    """Limit torch to one thread per operation in the calling thread, and restore its number of threads afterwards.
-
-    Panels are solved in parallel instead: on a busy machine, torch's threads wait for each other at every operation; a
-    tenfold slowdown was measured. Several threads may be in the context at once. torch keeps the number for each
-    calling thread, so a thread that restores it does not change it for the others. But a new thread begins with the
-    number that any thread has set last, which may be 1: therefore all restore the number that the first one read.
-    """
-    with _lock:
-        _saved_thread_counts.append(_saved_thread_counts[0] if _saved_thread_counts else torch.get_num_threads())
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        with _lock:
-            torch.set_num_threads(_saved_thread_counts.pop())
