@@ -306,54 +306,6 @@ def test_a_gguf_file_in_a_directory_is_refused_by_name(tmp_path: Path) -> None:
         Checkpoint.open(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("method", "names", "advice"),
-    [
-        ("gptq", {"qweight": np.int32}, "made from"),
-        ("awq", {"qweight": np.int32}, "made from"),
-        ("bitsandbytes", {"weight.absmax": np.float32}, "dequantize"),
-        ("compressed-tensors", {"weight_packed": np.int32}, "run_compressed"),
-        ("mxfp4", {"weight_blocks": np.uint8}, "Mxfp4Config"),
-        ("hqq", {"W_q": np.uint8, "zero": np.float32, "scale": np.float32}, "made from"),
-        ("quanto", {"weight._data": np.int8, "weight._scale": np.float32}, "made from"),
-        ("torchao", {"_weight_qdata": np.int8, "_weight_scale": np.float32}, "made from"),
-        ("mlx", {"weight": np.uint32, "scales": np.float32, "biases": np.float32}, "made from"),
-        ("aqlm", {"codes": np.int8, "codebooks": np.float32, "scales": np.float32}, "made from"),
-        ("vptq", {"indices": np.int32, "centroids.weight": np.float32, "weight_scale": np.float32}, "made from"),
-    ],
-)
-def test_quantised_checkpoints_are_recognized(tmp_path: Path, method: str, names: dict[str, Any], advice: str) -> None:
-    module = "model.layers.0.mlp.up_proj"
-    tensors = {f"{module}.{name}": np.ones((8, 8), dtype) for name, dtype in names.items()}
-    save_file(tensors, tmp_path / "model.safetensors")
-    by_tensors = Checkpoint.open(tmp_path).quantisation
-    assert by_tensors is not None
-    assert method in by_tensors
-    (tmp_path / "config.json").write_text(json.dumps({"quantization_config": {"quant_method": method}}))
-    by_config = Checkpoint.open(tmp_path).quantisation
-    assert by_config is not None
-    assert f"'{method}'" in by_config
-    assert advice in by_config
-
-
-def test_settings_of_a_quantisation_inside_a_part_of_the_config_are_named(tmp_path: Path) -> None:
-    weight = "model.layers.0.mlp.up_proj.weight"
-    save_file(
-        {weight: np.ones((8, 8), np.int8), f"{weight}_scale": np.ones((8, 1), np.float32)}, tmp_path / "a.safetensors"
-    )
-    config = {"model_type": "x", "text_config": {"quantization_config": {"quant_method": "fp8"}}}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    message = Checkpoint.open(tmp_path).quantisation
-    assert message is not None
-    assert "'fp8' inside 'text_config'" in message
-    assert "add the config.json" not in message
-
-
-def test_a_table_named_centroids_alone_is_no_quantisation(tmp_path: Path) -> None:
-    save_file({"memory.centroids.weight": ONE}, tmp_path / "model.safetensors")
-    assert Checkpoint.open(tmp_path).quantisation is None
-
-
 def test_repeated_matrices_are_ties_and_equal_initial_values_are_not(tmp_path: Path) -> None:
     matrix = np.arange(256, dtype=np.float32).reshape(16, 16)
     tensors = {"embed.weight": matrix, "lm_head.weight": matrix, "x.weight": ONE, "y.weight": ONE, "z.weight": -matrix}
