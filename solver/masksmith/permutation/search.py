@@ -130,9 +130,8 @@ def _efficacy(array: Doubles, before: Solution, after: Solution) -> float:
     """Return the `efficacy` of `Permutation`."""
     # The numbers of entries in rows may change with the order, where tiles are not whole.
     unstructured = max(_kept_unstructured(array, before), _kept_unstructured(array, after))
-    unstructured_loss = before.total_score - unstructured
-    loss, gain = before.total_score - before.objective, after.objective - before.objective
-    return gain / (loss - unstructured_loss) if loss > unstructured_loss else 0.0
+    most, gain = unstructured - before.objective, after.objective - before.objective
+    return min(1.0, gain / most) if most > 0 else 0.0  # above 1 by rounding errors alone
 
 
 def _compile_kernels(pattern: NM) -> None:
