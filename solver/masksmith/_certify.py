@@ -89,7 +89,7 @@ def _certify_tiles(panel: Panel, answer: PanelAnswer, certificate: PanelCertific
 
 
 def _bound_by_total(panel: Panel, certificate: PanelCertificate) -> None:
-    """Replace each violation that is not finite by the one that makes the sum of the tile's scores the bound."""
+    """Replace each violation that is not finite, so that the bound becomes the sum of the tile's scores."""
     tiles = panel.scores.reshape(panel.down, panel.tile.rows, panel.across, panel.tile.cols)
     bound = tiles.sum(axis=(1, 3), dtype=np.float64) * ROUND_UP_FACTOR
     unbounded = ~np.isfinite(certificate.violation)

@@ -259,7 +259,8 @@ class Masking(torch.nn.Module):
         return {**state, "_origin": None, "gradient": None, "records_gradient": False}
 
     def _replicate_for_data_parallel(self) -> Masking:
-        # A replica has the attributes of the original, hence also its dict of watches, and may end before what it adds.
+        # A replica has the attributes of the original, also its dict of watches, to which it must add nothing: a
+        # replica is deleted earlier than the original.
         replica: Masking = super()._replicate_for_data_parallel()  # type: ignore[no-untyped-call]
         replica.__dict__.pop("watches", None)
         return replica

@@ -114,8 +114,8 @@ class ProcessGroup:
             shares: The layer's shares.
             mask: The mask of this rank's share; None if this rank has no share.
             shape: The layer's shape.
-            packed: Whether masks are sent as bits; then they are in host memory, and so is the result. Otherwise a mask
-                is sent as a byte an entry, and the result is on the device that communicates.
+            packed: Whether masks are sent as bits; then the result is in host memory, as they are. Otherwise a mask is
+                sent as a byte an entry, and the result is on the device that communicates.
         """
         broadcast = self._broadcast_bits if packed else self._broadcast_bytes
         return torch.cat(

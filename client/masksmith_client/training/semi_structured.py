@@ -31,7 +31,7 @@ MULTIPLE = 64
 MIN_CAPABILITY = (8, 0)
 """The lowest compute capability of a GPU with 2:4 kernels."""
 TOLERANCE = 0.02
-"""Largest norm of the difference between a kernel's product and the dense one, relative to the norm of the latter."""
+"""Largest norm of the difference between a kernel's product and the dense one, as a share of the dense one's norm."""
 USE_DENSE = "use compute='dense'"
 """Advice at the end of error messages."""
 

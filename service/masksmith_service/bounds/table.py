@@ -51,9 +51,9 @@ _CLOSED = "the connection is closed"
 _KEY_SHARE = "one key may use half of it"
 
 BOUNDS = (
-    Bound("max_request_head_bytes", 64 * KIB, "bytes of the request line and headers; likewise of the trailers and "
+    Bound("max_request_head_bytes", 64 * KIB, "bytes of the request line and headers; also of the trailers and "
           "chunk framing", "request", (Code.REQUEST_HEAD_TOO_LARGE,)),
-    _fixed("fields", 128, "headers; likewise trailers", "request", (Code.REQUEST_HEAD_TOO_LARGE,)),
+    _fixed("fields", 128, "headers; also trailers", "request", (Code.REQUEST_HEAD_TOO_LARGE,)),
     Bound("request_head_s", 20, "seconds until line and headers have arrived", "request",
           (Code.REQUEST_HEAD_STALLED,)),
     Bound("upload_stall_s", 60, "seconds until a document has arrived, or another 64 KiB of an upload", "request",

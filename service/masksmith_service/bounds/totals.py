@@ -26,7 +26,7 @@ def max_open_files(settings: Settings) -> int:
     """Open files of one process if every bound is reached."""
     # Requests on the event loop, requests on threads, and event streams have connections to the broker.
     broker_connections = limit("broker_connections") + limit("threads") + settings.max_streams
-    # Each thread has two files open, and so has each upload or download: a blob, and the list of its pieces' digests.
+    # Each thread, and each upload or download, has two files open: a blob, and the list of its pieces' digests.
     # A connection has one request at a time. The bound on memory does not lower this number: it allows hundreds of
     # small uploads.
     store_files = 2 * (limit("threads") + settings.max_connections)

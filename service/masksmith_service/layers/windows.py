@@ -68,7 +68,7 @@ def sampled_rows_per_cell(layer: MaskedLayer, window: Window) -> int:
     counted_width = width if width == layer.shape[1] else max(width, NARROW_WIDTH)
     if (last_row - window.first_row) * counted_width <= SAMPLED_ENTRIES:
         return window.step
-    # So does a whole row without its neighbours.
+    # A sampled row is read on its own, too, even if it is whole.
     entries_per_row_of_cells = window.cell_rows * max(width, NARROW_WIDTH)
     return min(window.step, max(1, SAMPLED_ENTRIES // entries_per_row_of_cells))
 

@@ -39,7 +39,7 @@ _PATTERNS = [
     ("n:m", "2:4", "n kept of every m consecutive entries along `axis`"),
     ("<=n:m", "<=2:4", "at most n kept of every m"),
     ("transposable n:m", "transposable 8:16", "n kept in every row and every column of every m x m tile"),
-    ("transposable <=n:m", "transposable <=8:16", "likewise, at most n"),
+    ("transposable <=n:m", "transposable <=8:16", "at most n kept in every row and every column of every m x m tile"),
     (
         "transposable n:m x n_out:m_out",
         "transposable 8:16 x 4:8",

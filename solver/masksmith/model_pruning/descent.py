@@ -53,7 +53,7 @@ class TunedParameter:
 def tuned_parameters(weights: Sequence[BlockWeight], reports: Sequence[WeightReport]) -> list[TunedParameter]:
     """Return the parameters of pruned weights, with masks of the entries to tune: the kept ones.
 
-    Matrices without data stay fixed, and so do entries of a parameter that are in none of the weights.
+    Matrices without data, and entries of a parameter that are in none of the weights, are not tuned.
     """
     by_parameter: dict[int, tuple[torch.nn.Parameter, Tensor]] = {}
     for weight, report in zip(weights, reports, strict=True):

@@ -74,8 +74,8 @@ class MatrixView:
     def contains(self, other: MatrixView) -> bool:
         """Whether each output of the other matrix, with all of its inputs, is an output of this one.
 
-        If both have one output, they contain each other if it is the same one; strides between outputs do not matter
-        then. Otherwise, a matrix with stride 0 between its outputs, which are all the same entries, contains none.
+        If both have one output, they contain each other if these outputs are the same; strides between outputs do not
+        matter then. Otherwise, a matrix with stride 0 between its outputs contains none: all its outputs are the same.
         """
         (inputs, outputs), (in_stride, out_stride) = self.shape, self.strides
         if (other.shape[0], other.strides[0]) != (inputs, in_stride):

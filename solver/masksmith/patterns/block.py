@@ -23,7 +23,7 @@ class Block:
 
     Attributes:
         rows: Height of a block, 1 to 4096.
-        cols: Width of a block, likewise.
+        cols: Width of a block, 1 to 4096.
         density: Share of the blocks kept, rounded to a whole number of blocks, halves up. Under `ragged="dense"`, it is
             the share of those blocks that lie inside the matrix.
         balance: How kept blocks are spread: `none`: anywhere; `rows`: the same number in every block row; `cols`: the

@@ -81,7 +81,7 @@ def _largest_of_lines(budgets: list[int], lines: tuple[int, int, int, int]) -> i
 
     Args:
         budgets: Number of blocks of each line.
-        lines: Across the lines, the matrix's length and that of a block; along them, likewise.
+        lines: Length of the matrix and of a block across the lines; length of the matrix and of a block along them.
     """
     length_across, block_across, length_along, block_along = lines
     heights = [min(block_across, length_across - first) for first in range(0, length_across, block_across)]
@@ -94,7 +94,7 @@ def _tile_sizes(grid: Grid) -> list[tuple[int, int, int]]:
     """Return height, width and count of the tiles of each kind.
 
     The kinds are: whole, cropped at the bottom, cropped at the right, and cropped in the corner. If no tile is cropped
-    at the bottom, the height of such tiles is 0; likewise for the width.
+    at the bottom, the height of such tiles is 0; if none is at the right, their width is 0.
     """
     whole_down, cropped_height = divmod(grid.rows, grid.tile_rows)
     whole_across, cropped_width = divmod(grid.cols, grid.tile_cols)

@@ -1,6 +1,6 @@
 """Compares names with names and globs, and finds similar names.
 
-The module is in `masksmith.patterns` because budgets need it, and so do the patterns of single tensors.
+The module is in `masksmith.patterns` because budgets and the patterns of single tensors need it.
 """
 
 from __future__ import annotations

@@ -23,9 +23,9 @@ class Permutation:
 
     Attributes:
         in_order: `[in]`: input channel `in_order[k]` moves to position k.
-        out_order: `[out]`: likewise for outputs.
+        out_order: `[out]`: output channel `out_order[k]` moves to position k.
         solution: The mask of the *permuted* scores, with its proof.
-        kept_before, kept_after: Score kept in the original and in the new order; the latter is never less.
+        kept_before, kept_after: Score kept in the original and in the new order; `kept_after` is never less.
         efficacy: `(lost before - lost after) / (lost before - lost unstructured)`, as in NVIDIA's apex: row-wise
             unstructured masks of the same density lose less score than the pattern; the order recovers this share of
             the difference. 0 if there is no difference.

@@ -28,8 +28,8 @@ def magnitude(weight: Any, power: float = 1.0, *, name: str | None = None) -> An
     Returns:
         Non-negative scores of the same shape, library and device. With power 1, weights of a float dtype have scores of
         this dtype. With another power, weights of float16 and bfloat16 have scores of float32, in which fewer scores
-        overflow or become 0. Integers have scores of float32, so that -128 does not overflow in 8 bits; so have floats
-        of 8 bits, for which libraries lack operations.
+        overflow or become 0. Integers, and floats of 8 bits, have scores of float32: -128 would overflow in 8 bits, and
+        libraries lack operations for floats of 8 bits.
 
     Raises:
         ScoresError: If the power is out of its range; if the weight is no dense array of real numbers; if a score

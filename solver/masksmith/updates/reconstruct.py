@@ -51,15 +51,15 @@ def reconstruct(
 
     The damping is centred on the masked weights `s * w`, so `E(v) = (v - w)^T G (v - w)`, the error on the calibration
     data, is never larger than `E(s * w)`: the minimiser's objective is at most that of `s * w`, whose damping term is
-    0, hence `E(v) <= E(v) + damping term <= E(s * w)`. This holds under rounding, too: a row whose rounded values do
-    not decrease `E`, in float64, keeps its masked weights.
+    0; so `E(v) <= E(v) + damping term <= E(s * w)`. This holds under rounding, too: a row whose rounded values do not
+    decrease `E`, in float64, keeps its masked weights.
 
     On the support S, with P the dropped entries and `c = damping * mean(diag(G))`,
     `v_S = w_S + (G_SS + c I)^-1 G_SP w_P`. Many rows are solved at once by preconditioned conjugate gradients (each
     iteration is one matrix product) until an upper bound proves for each row that its objective exceeds the minimum by
-    a share of at most `tolerance`; the bound is checked with residuals in float64. Supports of rows that do not
-    converge are factorised, and so are supports for which a factorisation costs less: small ones, and those that many
-    rows share.
+    a share of at most `tolerance`; the bound is checked with residuals in float64. Three kinds of supports are
+    factorised instead: those of rows that do not converge; small ones; and those that many rows share. For the last
+    two, a factorisation costs less.
 
     Args:
         weight: `[out, in, *kernel]`, numpy or torch, float64 to bfloat16.

@@ -14,8 +14,8 @@ Tensor = torch.Tensor
 FLOAT32_MIN_EIGENVALUE = 1e-4
 """If a matrix with a unit diagonal has a smaller eigenvalue, float32 has too few digits for it."""
 MARGIN = 0.9
-"""Candidates that may be eigenvalues themselves are multiplied by this before they are tried, and so are bounds that a
-factorisation has confirmed, because a factorisation has rounding errors."""
+"""Candidates that may be eigenvalues themselves, and bounds that a factorisation has confirmed, are multiplied by this
+before they are used, because a factorisation has rounding errors."""
 LEAST_CANDIDATE = 0.05
 """Candidates for the bound are not tried below this share of the guaranteed bound (see `System.damped`)."""
 BAND_ENTRIES = 2**22

@@ -23,7 +23,7 @@ def solve_hybrid(problem: Problem, pattern: Hybrid, options: WholeTensorOptions)
 
     The gain `g_b` of a block is the sum of the scores that the solved inner mask drops of it. An allowed mask with the
     dense blocks D keeps at most `sum_b U_b + sum_(b in D) (T_b - U_b)`, where `T_b` is the sum of the block's scores
-    and `U_b` an upper bound on what an inner mask keeps of it; hence, with k dense blocks, no mask keeps more than
+    and `U_b` an upper bound on what an inner mask keeps of it. Therefore, with k dense blocks, no mask keeps more than
     `sum_b U_b` plus the k largest `T_b - U_b`. If the inner mask is proved optimal in every block, then
     `T_b - U_b = g_b`, and the chosen blocks reach the bound.
 

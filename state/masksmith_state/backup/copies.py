@@ -174,8 +174,8 @@ def _save_records(client: redis.Redis, path: Path) -> tuple[int, str]:
     lines = []
     for key, ttl_ms, value in zip(reply[::3], reply[1::3], reply[2::3], strict=True):
         name = key.decode()
-        # PTTL returns 0 for a key that expires within a millisecond, and -1 for one that does not expire; RESTORE takes
-        # 0 for the latter.
+        # PTTL returns 0 for a key that expires within a millisecond, and -1 for a key that does not expire, for which
+        # RESTORE takes 0.
         if ttl_ms != 0 and not name.startswith(EXCLUDED_PREFIXES) and ":lease:" not in name:
             lines.append(json.dumps({"key": name, "ttl_ms": max(0, ttl_ms), "value": b64encode(value).decode()}))
     data = "".join(line + "\n" for line in sorted(lines)).encode()

@@ -116,7 +116,7 @@ class BlobReferences:
     def touch(self, owner: str, digest: str, *, any_owner: bool) -> int | None:
         """Record that a key uses an upload, and return the size of the upload; None if the key cannot use it.
 
-        A key cannot use an upload that does not exist; nor, without `any_owner`, one that it has no reference to.
+        A key cannot use an upload that does not exist, or, without `any_owner`, one that it has no reference to.
 
         Args:
             owner: The key.

@@ -23,7 +23,7 @@ def _normalised_url(url: str) -> str:
 class RootSetting(BaseModel):
     """A root, and the keys that may read and write it.
 
-    Keys of the role `admin` may read and write every root, and so may requests without a key if no key is required.
+    Keys of the role `admin` may read and write every root; requests without a key may do so if no key is required.
 
     Attributes:
         url: Absolute path of a directory, or `s3://bucket/prefix`; credentials of buckets come from the environment.

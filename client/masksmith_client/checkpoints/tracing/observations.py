@@ -31,9 +31,9 @@ def extended_to_siblings(observations: Observations, shapes: Mapping[str, tuple[
     """Copy axes and reasons to parameters that the pass did not reach, from their siblings.
 
     Siblings are parameters whose names differ only in numbers. Nothing is copied between siblings if two that the pass
-    reached differ in axes or reason, or if any two differ in their number of dimensions. Axes and reasons of
-    names that are not in `shapes` are dropped, and so are axes whose number differs from the parameter's number of
-    dimensions. Parts and notes stay as they are.
+    reached differ in axes or reason, or if any two differ in their number of dimensions. Axes and reasons of names that
+    are not in `shapes`, and axes whose number differs from the parameter's number of dimensions, are dropped. Parts and
+    notes stay as they are.
     """
     groups = defaultdict(list)
     for name in shapes:

@@ -92,7 +92,7 @@ class TrainableThresholds(Method):
     def kept(self, layer: MaskedLayer) -> Tensor:
         """Return the mask of the entries that mask and thresholds keep, sharded as the weight is.
 
-        While the mask is ignored, so are the thresholds, and all entries are kept.
+        While the mask is ignored, the thresholds are ignored, too, and all entries are kept.
         """
         if layer.masking.dense:
             return super().kept(layer)

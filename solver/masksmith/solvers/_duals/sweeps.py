@@ -3,8 +3,8 @@
 The dual function of a tile with scores `w_ij` is
 `D(u, v) = row_keep sum_i u_i + col_keep sum_j v_j + sum_ij max(0, w_ij - u_i - v_j)`. Under at-most budgets, no `u_i`
 and no `v_j` may be negative. For fixed `v`, every `u_i` between the k-th and the (k+1)-th largest of `w_ij - v_j`
-minimises `D`, with k = `row_keep`; likewise for columns. Midpoints, with over-relaxation of the columns, move `u` and
-`v` into the interior of the optimal face, so that few sweeps give a tight bound.
+minimises `D`, with k = `row_keep`; for columns, k = `col_keep`. Midpoints, with over-relaxation of the columns, move
+`u` and `v` into the interior of the optimal face, so that few sweeps give a tight bound.
 
 Tensors have tiles along the last axis: `[R, C, T]`, with `u` `[R, T]` and `v` `[C, T]`.
 """
