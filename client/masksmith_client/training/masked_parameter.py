@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx._symbolic_trace import is_fx_tracing
+from torch.fx import _symbolic_trace
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from masksmith_client._errors import InputError
@@ -255,7 +255,7 @@ def _reader_needs_parameter(parameter: Tensor) -> bool:
     if torch.compiler.is_compiling():
         # Compiled code neither shards nor merges, and frames cannot be inspected while it is traced.
         return False
-    if is_fx_tracing() and get_proxy_mode() is None:
+    if _symbolic_trace._is_fx_tracing_flag and get_proxy_mode() is None:
         # Without a mode that records operations (`make_fx`), the masked values would become a constant of the graph.
         raise InputError("torch.fx would make the masked weight a constant, which is not trained: bake the masks first")
     frame = sys._getframe(2)  # 0 is this function, 1 the property, 2 the code that reads the attribute.

@@ -197,7 +197,7 @@ class Masking(torch.nn.Module):
             InputError: While `torch.export` traces a copy, since the program could not take later masks.
         """
         origin = self._origin
-        if origin is not None and torch.compiler.is_exporting():
+        if origin is not None and _is_exporting():
             raise InputError("torch.export cannot trace a masked copy of a model: bake the copy first, by bake(copy)")
         if origin is None or self._is_unchanged(origin):
             return
@@ -328,6 +328,12 @@ class Masking(torch.nn.Module):
         if len(entries) <= SAMPLE:
             return entries.clone()
         return entries[torch.from_numpy(_sample_positions(len(entries))).to(entries.device)]
+
+
+def _is_exporting() -> bool:
+    # torch 2.6 lacks this function; there, `torch.export` fails on such a copy with an error of its own.
+    is_exporting: Callable[[], bool] | None = getattr(torch.compiler, "is_exporting", None)
+    return is_exporting is not None and is_exporting()
 
 
 @cache
