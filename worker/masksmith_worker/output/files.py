@@ -1,7 +1,7 @@
 """Writes a file of weights of an output: the model's file, with the values of masked and duplicate tensors replaced.
 
-A duplicate is a copy of a tensor in another file than the one that the index names for the tensor. In the output it
-gets the values of the copy in the file that the index names.
+A tensor may be in several files of the model. The index names one of them; the tensor's copies in the other files are
+its duplicates. In the output, they get the same values as the tensor in the file that the index names.
 """
 
 from __future__ import annotations
@@ -60,8 +60,9 @@ def write_output_file(work: OutputWork, number: int) -> None:
 def _write_or_check(work: OutputWork, file: OutputFile, sizes: dict[str, int]) -> None:
     """Write a file of weights, then its note.
 
-    If an earlier job wrote the file already, check its digest instead; the new note then names this job as the one that
-    checked the file. If that job's results were computed again since, with other values, the file is written again.
+    If an earlier job wrote the file already, check the file's digest instead, and write a note that names this job as
+    the one that checked it. If masks or weights of the file were computed again since, with other values, the file is
+    written again.
 
     Raises:
         ForeignOutputError: If the file has another digest: its content is not from masksmith, so it is not overwritten.
@@ -82,7 +83,7 @@ def _write_or_check(work: OutputWork, file: OutputFile, sizes: dict[str, int]) -
         if note.results == work.results_digest(file):
             _write_note(work, file, note)
         else:
-            # The note is deleted first: the new file must never be taken for one that is not as its note says.
+            # The old note is deleted first: the new file does not have the digest in it, and would be refused.
             work.delete(work.output.note_location(file.name))
             _write(work, file)
 

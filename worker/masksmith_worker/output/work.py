@@ -120,7 +120,7 @@ class OutputWork:
         _, root, path = self.inputs.roots.find(location)
         try:
             return FileNote.model_validate_json(root.get(path, MAX_NOTE_BYTES))
-        except (InvalidLocationError, ValidationError):  # The former if it has more bytes.
+        except (InvalidLocationError, ValidationError):  # `get` raises `InvalidLocationError` if there are more bytes.
             raise ForeignOutputError(
                 f"{location!r} is not as masksmith wrote it; delete it to have {name!r} written again, and submit the "
                 "job again"
