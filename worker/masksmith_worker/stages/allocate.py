@@ -59,7 +59,7 @@ class BudgetAllocator:
         self._store, self._specification, self._check = work.store, work.specification, work.check
         self._input_reader = work.inputs
         self._tensors, self._read_shards = plan.tensors, read_shards
-        # Scores are measured in float64 if those of any tensor are; so the measurements of every tensor depend on it.
+        # If the scores of any tensor are float64, those of all tensors are measured in float64.
         self._has_doubles = any(_is_double(tensor) for tensor in self._tensors)
 
     def allocate(self, index: int) -> Allocation:

@@ -46,12 +46,12 @@ def measure_shard(work: ShardWork, solution: ms.Solution, updated: UpdatedShard 
     shard, rows = work.shard, work.tensor.shape[0]
     layout = work.tensor.layout
     counts = measures.count(solution.mask, (BLOCK_SIDE, BLOCK_SIDE), layout, solution.pattern)
-    # The report counts blocks of `BLOCK_SIDE` under every pattern, if none is divided between shards. With a layout
-    # none is, since a shard consists of whole matrices.
+    # The report counts blocks of `BLOCK_SIDE` under every pattern, if no block is divided between shards. With a layout
+    # no block is divided, since a shard consists of whole matrices.
     has_whole_blocks = layout is not None or (
         shard.first % BLOCK_SIDE == 0 and (shard.last % BLOCK_SIDE == 0 or shard.last == rows)
     )
-    # The diversity is that of the pattern, so the report of a tensor's first shard has it for all shards.
+    # Diversity depends only on the pattern, so only the report of a tensor's first shard has it.
     report = ShardReport(
         result=key,
         status=solution.status.value,

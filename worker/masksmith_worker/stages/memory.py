@@ -1,4 +1,4 @@
-"""Reserves memory for large Gram matrices before they are read, and refuses them if there is too little."""
+"""Reserves memory for large Gram matrices before they are read, and refuses them if there is too little memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CGROUP_ROOT = Path("/sys/fs/cgroup")
 CGROUP_FILES = ("memory.max", "memory.current", "memory.stat")
 """Limit, use and statistics of a control group of version 2."""
 CGROUP_V1_FILES = ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat")
-"""The same of a control group of version 1."""
+"""The same files of a control group of version 1."""
 FILE_CACHE = ("total_inactive_file", "inactive_file")
 """Members of the statistics with the bytes of cached files that were not used recently; the first one present is read.
 

@@ -23,8 +23,8 @@ class Reservations:
     """Reservations of the processes that share a folder; a process has at most one at a time.
 
     A reservation is a file with a random name that its process has locked. A file that is not locked belongs to a
-    process that has ended, and is deleted. Only those bytes of a reservation count that its process has not allocated
-    yet; but all bytes count if the process is in another container, where its memory cannot be read by its id.
+    process that has ended, and is deleted. A reservation counts without the bytes that its process has allocated
+    already; but all of its bytes count if the process is in another container, where its memory cannot be read.
 
     Attributes:
         folder: A folder to which only this user has access.
@@ -103,7 +103,7 @@ class Reservations:
     def _reserved_by_others(self) -> int | None:
         """Sum the bytes that others have reserved and not allocated yet; None if no other has a reservation.
 
-        Called while this process has none, so all files are those of others.
+        Called while this process has no reservation, so all files belong to other processes.
         """
         amounts_or_none = [self._unallocated_bytes(path) for path in self.folder.glob("*.reservation")]
         amounts = [amount for amount in amounts_or_none if amount is not None]

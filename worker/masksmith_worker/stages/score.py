@@ -146,7 +146,7 @@ class Scoring:
             return self._unless_all_underflow(score, lambda: self._score_of_slices(extra_options))
 
     def _unless_all_underflow(self, score: Callable[[], Array], parts: Callable[[], Iterator[Array]]) -> Array:
-        """Score a part of the tensor; that all scores underflow is an error only if those of the whole tensor do."""
+        """Score a part of the tensor; if all of its scores underflow, it is an error only if all others do, too."""
         try:
             return score()
         except scores.ScoreUnderflowError:

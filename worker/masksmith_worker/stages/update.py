@@ -50,7 +50,8 @@ def update_shard(work: ShardWork, method: UpdateMethod, solution: ms.Solution) -
         solution: The shard's mask, which `reconstruct` keeps and `admm` starts from.
 
     Raises:
-        UpdateError: If weights or Gram matrix are invalid; its row is that of the tensor, or, in a stack, of a matrix.
+        UpdateError: If weights or Gram matrix are invalid; the error's row is a row of the tensor, or, in a stack, of
+            one of its matrices.
         UploadMissingError: If an upload no longer exists. Other errors of reading: as `InputReader.rows`.
         InsufficientMemoryError: If the tensor's Gram matrix does not fit into memory.
     """
