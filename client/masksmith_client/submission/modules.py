@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from masksmith.layouts import Layout, plain_path
+from masksmith.layouts import Layout, is_transformers_conv1d, plain_path
 from masksmith.layouts.convolutions import GROUPED_TRANSPOSED
 
 from .streamed_tensor import StreamedTensor
@@ -80,15 +80,15 @@ def dense_reason(layer: Any) -> str | None:
 
 def layout_of(layer: Any, dimensions: int) -> Layout | None:
     """Return the layout of a weight with this number of dimensions; None if its layer's class does not show it."""
-    axes = _axes(class_names(layer), dimensions)
+    axes = _axes(layer, dimensions)
     return None if axes is None else Layout.parse(axes, rule="model")
 
 
-def _axes(classes: list[str], dimensions: int) -> str | None:
-    kernel = ("kernel",) * (dimensions - 2)
+def _axes(layer: Any, dimensions: int) -> str | None:
+    classes, kernel = class_names(layer), ("kernel",) * (dimensions - 2)
     if "_ConvTransposeNd" in classes:
         return " ".join(("in", "out", *kernel))
-    if "Conv1D" in classes:
+    if is_transformers_conv1d(layer):
         return "in out"
     if "Linear" in classes:
         return "out in"

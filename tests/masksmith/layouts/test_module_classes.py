@@ -57,6 +57,23 @@ def test_training_reads_no_other_parameter_as_a_convolution(model: torch.nn.Modu
         Sparsifier(model, "2:4", masks=ms.solve, refresh=None, layers="blocks.0.mixer.weight")
 
 
+def test_other_classes_named_conv1d_are_read_as_their_bases() -> None:
+    from transformers.pytorch_utils import Conv1D
+
+    class_of = {
+        "linear": type("Conv1D", (torch.nn.Linear,), {})(8, 16),
+        "convolution": type("Conv1D", (torch.nn.Conv1d,), {})(8, 16, 3),
+        "transformers": Conv1D(16, 8),
+    }
+    model = torch.nn.ModuleDict({"blocks": torch.nn.ModuleList([torch.nn.ModuleDict(class_of)])})
+    layouts = {weight.name: str(weight.layout) for weight in prepare(model, "2:4").weights}
+    assert layouts == {
+        "blocks.0.linear.weight": "out in",
+        "blocks.0.convolution.weight": "out in kernel",
+        "blocks.0.transformers.weight": "in out",
+    }
+
+
 def test_a_state_dict_shows_less(model: torch.nn.Module) -> None:
     submission = prepare(model.state_dict(), "2:4", exclude="*mixer.weight")
     assert {weight.name: str(weight.layout) for weight in submission.weights} == {
