@@ -17,7 +17,7 @@ from .addresses import is_address, is_loopback
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 SINGLE_FIELDS = ("Host", "Origin", "Authorization", "Sec-Fetch-Site")
-"""Headers by which access is decided, and which a request may have once."""
+"""Headers by which access is decided; a request may have each of them at most once."""
 FORWARDED = ("forwarded", "via")
 FORWARDED_PREFIXES = (
     "x-forwarded-", "x-real-", "x-client-", "x-cluster-", "x-original-", "x-envoy-", "x-proxy", "cf-", "true-client-",
@@ -46,9 +46,9 @@ def is_from_this_machine(headers: Mapping[str, str], settings: Settings) -> bool
 
 
 def check_single_fields(headers: Headers) -> None:
-    """Reject a request that repeats a field by which access is decided.
+    """Reject a request that has one of `SINGLE_FIELDS` more than once.
 
-    If a field is repeated, a proxy may check one of them, and this service another one.
+    If a field is repeated, a proxy may check one of its values, and this service another value.
 
     Raises:
         RequestError: 400, for such a request.
@@ -107,12 +107,12 @@ def _is_known_host(name: str, settings: Settings) -> bool:
 
 
 def _name_in_host(host: str) -> str | None:
-    """Return the name in the field Host in lower case; None if it has none, or more than a name and a port."""
+    """Return the name in a Host field, in lower case; None if the field has no name, or more than a name and a port."""
     return None if _DELIMITERS.search(host) else _hostname("//" + host)
 
 
 def _hostname(url: str) -> str | None:
-    """Return the host of a URL in lower case, without a port; None if it has none or cannot be read."""
+    """Return the host of a URL in lower case, without a port; None if the URL has no host or cannot be parsed."""
     try:
         return urlsplit(url).hostname
     except ValueError:

@@ -37,7 +37,7 @@ class JsonBodyMiddleware:
         self._app, self._settings = app, settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, after its document has been read if it may have one.
+        """Read and check the document of a request that may have one; then pass the request on.
 
         If the document is rejected, the request gets an error response; if the client has disconnected, it gets none.
         """
@@ -77,7 +77,7 @@ class JsonBodyMiddleware:
             )
             raise RequestError(Code.BODY_STALLED, detail, limit=self._settings.upload_stall_s) from None
         if 0 in body:
-            # JSON in UTF-8 has no zero byte. Text in UTF-16 or UTF-32 has, and `depth` cannot count its brackets.
+            # JSON has no zero byte in UTF-8. It has some in UTF-16 and UTF-32, in which `depth` cannot count brackets.
             raise RequestError(Code.INVALID_DOCUMENT, "the document is not JSON in UTF-8", status=400)
         self._check_depth(bytes(body))
         return bytes(body)
@@ -98,7 +98,7 @@ def _check_size(size: int, limit: int, path: str) -> None:
 
 def depth(body: bytes) -> int:
     """Nesting depth of the lists and objects of a JSON text, 0 without any; brackets inside strings do not count."""
-    # Without escaped backslashes and escaped quotes, each quote begins or ends a string.
+    # After escaped backslashes and escaped quotes are removed, each quote begins or ends a string.
     symbols = body.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _NOT_STRUCTURAL)
     deepest = level = quotes = 0
     for start in range(0, len(symbols), CHUNK_BYTES):

@@ -8,10 +8,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 DRAIN_BYTES, DRAIN_S = 2**20, 2.0
-"""How many bytes of the rest of a body are read after the response has started, and for how many seconds.
+"""Limits for reading the rest of a body: bytes after the start of the response, and seconds before its end is sent.
 
-The seconds are those before the end of the response is sent. Closing a connection with unread data sends a TCP reset,
-at which the client may lose the response.
+The seconds limit `_BodyTracker.finish` only. Closing a connection with unread data sends a TCP reset, after which the
+client may lose the response.
 """
 
 
@@ -40,7 +40,7 @@ class _BodyTracker:
         self._drained_bytes = 0
 
     async def receive(self) -> Message:
-        """Receive the next message; if the connection is to be closed, a disconnect once `DRAIN_BYTES` are exceeded."""
+        """Receive the next message; a disconnect if more than `DRAIN_BYTES` have arrived since the response started."""
         if self._drained_bytes > DRAIN_BYTES:
             return {"type": "http.disconnect"}
         message = await self._receive()

@@ -22,8 +22,8 @@ class Side:
 
     Attributes:
         report: What the job's document says about the layer.
-        stored_bytes: Size of the layer's kept values and of its mask, which has one bit per entry, and whole bytes per
-            row; None if the job has no complete mask of the layer.
+        stored_bytes: Size of the layer's kept values and of its mask, which has one bit per entry and rows padded to
+            whole bytes; None if the job has no complete mask of the layer.
     """
 
     report: TensorReport
@@ -55,7 +55,7 @@ class Pair:
 
     @property
     def is_comparable(self) -> bool:
-        """Whether both jobs have a complete mask of the layer, and the masks have the same shape."""
+        """Whether both jobs have a complete mask of the layer, and the layer has the same shape in both."""
         # A report has a status only if all shards of the layer have succeeded.
         return (
             self.a is not None

@@ -16,9 +16,9 @@ SIDE = 16
 Some drawings are half as high and wide, and those of V:N:M twice as wide. All are adjusted to whole tiles or blocks.
 """
 SWAPS_PER_ENTRY = 6
-"""Number of swaps in a tile, for each of its entries, that hide the order in which it was filled."""
+"""Number of attempted swaps in a tile, for each of its entries; they hide the order in which it was filled."""
 MAX_SWAPS = SWAPS_PER_ENTRY * SIDE * SIDE
-"""Maximum number of swaps in a tile, since they take most of the time of a drawing."""
+"""Maximum number of attempted swaps in a tile, since they take most of the time of a drawing."""
 Rows = list[list[bool]]
 """A rectangle of entries, row by row; True = kept."""
 
@@ -87,10 +87,10 @@ def _draw_tiles(tile: TileSpec, *, transposed: bool, rng: random.Random) -> Draw
     tiles_down, tiles_across = max(1, side // tile.rows), max(1, side // tile.cols)
     mask = _fill_with_tiles(tile, tiles_down * tile.rows, tiles_across * tile.cols, rng)
     # Lines between tiles that are only one row high would hide the mask.
-    line_height = tile.rows if tile.rows > 1 else len(mask)
+    piece_height = tile.rows if tile.rows > 1 else len(mask)
     if transposed:
-        return Drawing([list(col) for col in zip(*mask, strict=True)], (tile.cols, line_height))
-    return Drawing(mask, (line_height, tile.cols))
+        return Drawing([list(col) for col in zip(*mask, strict=True)], (tile.cols, piece_height))
+    return Drawing(mask, (piece_height, tile.cols))
 
 
 def _random_tile(tile: TileSpec, rng: random.Random) -> Rows:
@@ -117,9 +117,9 @@ def _random_tile(tile: TileSpec, rng: random.Random) -> Rows:
 
 
 def _swap_randomly(rows: Rows, rng: random.Random) -> None:
-    """Swap the corners of random rectangles where every row and column keeps as many entries as before.
+    """Swap the corners of random rectangles if every row and column then keeps as many entries as before.
 
-    A tile that would need more than `MAX_SWAPS` swaps gets only that many, and its rows and columns are shuffled first.
+    A tile that would need more than `MAX_SWAPS` attempts gets only that many; its rows and columns are shuffled first.
     """
     height, width = len(rows), len(rows[0])
     if min(height, width) < 2:
@@ -227,7 +227,8 @@ def _kept_blocks(blocks_per_side: int, pattern: Block, rng: random.Random) -> Ro
     """Return which of `blocks_per_side` x `blocks_per_side` blocks are kept."""
     if pattern.balance == "none":
         return _scatter(blocks_per_side, blocks_per_side, pattern.density, rng)
-    # Blocks are chosen like the entries of one tile, which is transposed for `cols`; `col_keep` 0 is no column budget.
+    # Blocks are chosen like the entries of one tile; `col_keep` 0 means no column budget. The balance "cols" is drawn
+    # as "rows" and transposed.
     keep = max(1, round(pattern.density * blocks_per_side))
     col_keep = keep if pattern.balance == "both" else 0
     kept_blocks = _random_tile(

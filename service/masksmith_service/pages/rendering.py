@@ -91,7 +91,7 @@ def exact(text: str) -> Markup:
 
 
 def _escape_unprintable(value: Any) -> Any:
-    """Replace control characters, and marks of direction, which reorder a page, by escapes, but not in `Markup`."""
+    """Replace control characters and direction marks (which reorder text) by escapes; `Markup` is not changed."""
     return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 

@@ -1,4 +1,4 @@
-"""Reads headers and config of a model by reference: of a safetensors file, an index or a directory."""
+"""Reads headers and config of a model that a reference names: a safetensors file, an index or a directory."""
 
 from __future__ import annotations
 
@@ -43,8 +43,9 @@ class Model:
     Attributes:
         folder: Its directory; for a single file, the directory of this file.
         files: Its files of weights by name, each with its state and header.
-        weight_map: Name of the file that holds each tensor, by the tensor's name; the one that the model's index names,
-            if it names one. A tensor that the index does not list is there, too, since `from_pretrained` loads it.
+        weight_map: Name of the file that holds each tensor, by the tensor's name. For a tensor in several files, it is
+            the file that the model's index names. Tensors that the index does not list are included, since
+            `from_pretrained` loads them.
         index: Name of the model's index; None if it has none.
         sizes: Sizes of all files below its directory, by path; empty if the reference names a safetensors file.
         config: Its `config.json`; None if it has none, or the reference names a safetensors file.
@@ -156,7 +157,7 @@ class ModelReader:
         )
 
     def _weight_map(self, index: LocatedPath) -> dict[str, str]:
-        """Read from an index the name of the file of each tensor."""
+        """Read an index: the name of the file that holds each tensor, by the tensor's name."""
         document = self._read_json(index)
         weight_map = document.get("weight_map") if isinstance(document, dict) else None
         if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
@@ -242,7 +243,7 @@ def _check_duplicates(
 
 
 def _no_model(target: LocatedPath) -> RequestError:
-    """Error of a reference that names a file of another kind, or nothing."""
+    """Return the error for a reference to no model: a file of another format, an empty directory, or nothing."""
     try:
         target.root.stat(target.path)
     except (FileNotFoundError, InvalidLocationError):  # The latter for an empty directory.

@@ -64,7 +64,7 @@ class OutputPlanner:
 
         Args:
             output: The document's output, with its location.
-            model: The model whose pruned copy it becomes.
+            model: The model whose pruned copy the output becomes.
             specification: The job's specification.
             tensors: The job's tensors.
 
@@ -106,7 +106,7 @@ class OutputPlanner:
         # be below this directory.
         would_be_in_model = bool(model.sizes) and is_inside(directory.location, model.folder.location)
         if would_be_in_model or is_inside(model.folder.location, directory.location):
-            raise _invalid(f"it and {model.folder.location}, the model, contain each other; name another", directory)
+            raise _invalid(f"it overlaps with the model in {model.folder.location}; name another directory", directory)
         large_file = next(
             (name for name, (file_state, _) in model.files.items() if file_state.size > MAX_OBJECT_BYTES), None
         )
@@ -136,13 +136,13 @@ class OutputPlanner:
             raise _invalid(f"its file {name!r} would be in {root.url}, which is another root", directory)
 
     def _copied_files(self, model: Model, directory: LocatedPath) -> tuple[list[OutputFile], list[str]]:
-        """Return the copied files beside the weights, the index last, and the names of those that are left out.
+        """Return the files beside the weights: those to copy, the index last, and the names of those not to copy.
 
         Hidden files, and files with irregular paths, are in neither list.
         """
         names = [name for name in model.sizes if name not in model.files and not _is_hidden_or_irregular(name)]
         left_out = [name for name in names if name != model.index and (name in OWN_FILES or is_weights_path(name))]
-        # The index is last because a loader takes a directory with an index for a complete model.
+        # The index is last because a loader assumes that a directory with an index holds a complete model.
         copied = sorted((name for name in names if name not in left_out), key=lambda name: name == model.index)
         if len(copied) > MAX_COPIED_FILES:
             raise _invalid(
@@ -219,7 +219,7 @@ def read_record(
 
     Raises:
         RequestError: If the principal may not read the output; if the output is unfinished; if its record is not a JSON
-            object; or if another output has replaced it, so that the record is that of the other output.
+            object; or if it is the record of another output, which has replaced this one.
         InvalidLocationError: If the record has more than `MAX_RECORD_BYTES`.
     """
     location = output.location
@@ -270,7 +270,7 @@ def _claim(directory: LocatedPath, output: PlannedOutput, reserve_memory: Callab
 
 
 def _check_places(directory: LocatedPath, output: PlannedOutput) -> None:
-    """Refuse a directory with a directory in the place of a file that the job writes, or a link in that of a directory.
+    """Refuse an output if the path of a file that the job writes is a directory, or leads through a link.
 
     Empty directories and links to directories are not listed. The job would fail when it writes its first file, after
     all of its tensors have been solved.
@@ -284,7 +284,7 @@ def _check_places(directory: LocatedPath, output: PlannedOutput) -> None:
 
 
 def _list(directory: LocatedPath) -> dict[str, int]:
-    """Sizes of the files in a directory, by name, without those that writers that were killed have left."""
+    """Sizes of the files in a directory, by name, without part files, which a killed writer may have left."""
     sizes = directory.root.list(directory.path)
     return {name: size for name, size in sizes.items() if not is_part_name(name)}
 
@@ -298,7 +298,7 @@ def _check_content(directory: LocatedPath, output: PlannedOutput, reserve_memory
     """
     for _ in range(READ_ATTEMPTS):
         size_by_name = _list(directory)
-        # A worker that finishes the output deletes the marker, and another command may do so at any time.
+        # The marker may be deleted at any time: by a worker that finishes the output, or by a command.
         with suppress(FileNotFoundError, ChangedSourceError):
             if size_by_name and _identity_of(directory, size_by_name, reserve_memory) != output.identity:
                 raise _not_empty_error(directory, list(size_by_name))
@@ -311,7 +311,7 @@ def _not_empty_error(directory: LocatedPath, names: list[str]) -> RequestError:
     """Return the error for a directory that holds files of others; `names` are its files."""
     first = next((name for name in names if name not in OWN_FILES and not name.startswith(NOTE_PREFIX)), min(names))
     if JOURNAL_NAME in names or RECORD_NAME in names:
-        content = "the output of another command, of another version, or of another state of the model"
+        content = "the output of another job or command, another masksmith version, or another state of the model"
     else:
         content = f"other files, such as {first!r}"
     detail = f"{directory.location!r} contains {content}; name a new or empty directory"

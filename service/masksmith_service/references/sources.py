@@ -30,11 +30,11 @@ def read_references(
         reader: Reads headers within the bounds of the request.
 
     Returns:
-        The sources and the headers of the files, both by reference.
+        The sources and the headers of the files, two dictionaries with the references as keys.
 
     Raises:
-        RequestError: If a reference is in no root, the principal has no right to it, there is no such file, or it is
-            not a safetensors file; or as `ModelReader.state_and_header` does.
+        RequestError: If a reference is in no root, the principal may not read that root, the file does not exist, or it
+            is not a safetensors file; or as `ModelReader.state_and_header` does.
     """
     sources, headers = dict[str, Source](), dict[str, Header]()
     tensors = options.tensors if isinstance(options, MasksRequest) else []
@@ -59,7 +59,7 @@ def _masks_file(target: LocatedPath) -> LocatedPath:
 
 
 def model_files(model: Model) -> tuple[dict[str, Header], ModelFiles]:
-    """Return the headers of the files of a model's weights by reference, and its `ModelFiles`."""
+    """Return the headers of a model's weight files, with the references of the files as keys, and its `ModelFiles`."""
     locations = {name: model.folder.child(name).location for name in model.files}
     headers = {locations[name]: header for name, (_, header) in model.files.items()}
     sources = {

@@ -34,9 +34,9 @@ class MetricsCollector:
         counts = self._records.counts()
         yield from _jobs(counts)
         yield from _shards(counts)
-        uploads = counts_by_labels(counts, UPLOAD_BYTES) or {(): 0.0}
+        upload_bytes = counts_by_labels(counts, UPLOAD_BYTES) or {(): 0.0}
         yield _with_values(
-            CounterMetricFamily("masksmith_upload_bytes", "Bytes of uploads that were received."), uploads
+            CounterMetricFamily("masksmith_upload_bytes", "Bytes of uploads that were received."), upload_bytes
         )
         unreadable = CounterMetricFamily(
             "masksmith_unreadable", "Messages and records that could not be read.", labels=["kind"]
@@ -44,8 +44,9 @@ class MetricsCollector:
         yield _with_values(unreadable, counts_by_labels(counts, "unreadable"))
         yield from self._queues_and_workers()
         yield from self._broker_state()
-        kinds: Counter[tuple[str, ...]] = Counter((name.partition("/")[0],) for name, _ in self._store.list_damaged())
-        yield _gauge("masksmith_damaged_blobs", "Blobs that were damaged and set aside.", ["kind"], kinds)
+        names = (name for name, _ in self._store.list_damaged())
+        damaged_counts: Counter[tuple[str, ...]] = Counter((name.partition("/")[0],) for name in names)
+        yield _gauge("masksmith_damaged_blobs", "Blobs that were damaged and set aside.", ["kind"], damaged_counts)
 
     def _broker_state(self) -> Iterator[Metric]:
         status = self._broker.status()
@@ -98,9 +99,9 @@ def _shards(counts: Mapping[str, str]) -> Iterator[Metric]:
         device_values = {labels[1]: value for labels, value in by_labels.items() if labels[0] == device}
         seconds.add_metric([device], _cumulative_buckets(device_values, SECONDS_BOUNDS), device_values.get("sum", 0.0))
     yield seconds
-    gaps = {labels[0]: value for labels, value in counts_by_labels(counts, "gap").items()}
+    gap_values = {labels[0]: value for labels, value in counts_by_labels(counts, "gap").items()}
     gap = HistogramMetricFamily("masksmith_shard_gap", "Gap of a solved shard to its bound; 0 is a proof.")
-    gap.add_metric([], _cumulative_buckets(gaps, GAP_BOUNDS), gaps.get("sum", 0.0))
+    gap.add_metric([], _cumulative_buckets(gap_values, GAP_BOUNDS), gap_values.get("sum", 0.0))
     yield gap
 
 

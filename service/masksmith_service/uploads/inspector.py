@@ -64,7 +64,7 @@ class Inspector:
         self.error: RequestError | None = None
         self.bytes = 0
         # Seconds that the client has left for the next `PROGRESS_BYTES`, up to byte `_next_progress`; set again to
-        # `upload_stall_s` whenever they have arrived.
+        # `upload_stall_s` whenever these bytes have arrived.
         self._remaining_s, self._next_progress = settings.upload_stall_s, PROGRESS_BYTES
 
     @property
@@ -121,7 +121,7 @@ class Inspector:
                         break
         except TimeoutError:
             stall_s, count = self._settings.upload_stall_s, self.bytes + size
-            detail = f"no {PROGRESS_BYTES} bytes within upload_stall_s = {stall_s:g}, after {count} bytes"
+            detail = f"fewer than {PROGRESS_BYTES} bytes arrived within upload_stall_s = {stall_s:g} (total: {count})"
             raise RequestError(Code.BODY_STALLED, detail + "; send it again", limit=stall_s) from None
         self._remaining_s = deadline - clock()
         return b"".join(pieces_of_block)

@@ -62,7 +62,7 @@ def test_layers_patterns_and_config_of_a_model_count(app, records, root, model, 
     [
         ({"model": "/elsewhere/m"}, "root_not_found", "is in no root"),
         ({"model": "{url}/nothing"}, "reference_not_found", "there is no"),
-        ({"output": "{url}/model"}, "invalid_output", "contain each other"),
+        ({"output": "{url}/model"}, "invalid_output", "overlaps with the model"),
         ({"pattern": "2:"}, "invalid_pattern", "2:"),
         ({"layers": "none"}, "unknown_tensor", "none"),
         ({"scores": "wanda"}, "invalid_calibration", "need a calibration"),
