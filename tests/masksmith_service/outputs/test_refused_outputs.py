@@ -29,7 +29,7 @@ def test_the_output_of_another_command_is_refused(app, runner, root, model, url,
         for more in ({"pattern": "1:4"}, {"scores": "magnitude power=2"}):
             problem = client.post("/v1/jobs", json=document(model, f"{url}/out", **more)).json()
             assert (problem["status"], problem["code"]) == (409, "output_not_empty")
-            assert "another command" in problem["detail"]
+            assert "another job or command" in problem["detail"]
         assert {name: root.stat(f"out/{name}") for name in root.list("out")} == before
 
 
@@ -40,7 +40,7 @@ def test_files_of_another_command_may_have_any_size(app, root, model, url, monke
     with TestClient(app) as client:
         problem = client.post("/v1/jobs", json=document(model, f"{url}/out")).json()
     assert (problem["status"], problem["code"]) == (409, "output_not_empty")
-    assert "another command" in problem["detail"]
+    assert "another job or command" in problem["detail"]
 
 
 def test_a_marker_that_is_nested_too_deeply_is_of_another_command(app, root, model, url):
@@ -48,7 +48,7 @@ def test_a_marker_that_is_nested_too_deeply_is_of_another_command(app, root, mod
     with TestClient(app) as client:
         problem = client.post("/v1/jobs", json=document(model, f"{url}/out")).json()
     assert (problem["status"], problem["code"]) == (409, "output_not_empty")
-    assert "another command" in problem["detail"]
+    assert "another job or command" in problem["detail"]
 
 
 def test_a_directory_with_something_else_is_refused(app, root, model, url, records):
