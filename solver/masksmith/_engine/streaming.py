@@ -33,8 +33,8 @@ def run(work: Sequence[WorkItem], solver: Solver, threads: int, deadline: float)
 
     Args:
         work: The panels; they are started in this order, and on threads yielded in the order in which they finish.
-        solver: Solver, whose `parallelism` decides between threads, processes and neither. A process that may not
-            start others solves panels for processes one by one.
+        solver: Solver, whose `parallelism` decides between threads, processes and neither. If this process may not
+            start others, it solves the panels of a solver for processes itself, one by one.
         threads: Number of threads or processes.
         deadline: The deadline, a value of `time.monotonic`.
 

@@ -39,7 +39,7 @@ class Certificate:
         edge_score: Sum of the scores of a dense edge, with the hysteresis bonus; part of the objective but of no piece.
         kept_score: Sum of the original scores of the kept entries, without the hysteresis bonus or block norms; None if
             it equals the objective.
-        parts: Certificates of the matrices that this one was joined from; empty if it was not joined.
+        parts: Certificates of the tensor's matrices, if this one was joined from several; else empty.
     """
 
     pattern: Pattern
@@ -158,9 +158,10 @@ class Run:
 
 
 def joined_pieces(arrays: Sequence[Doubles]) -> Doubles:
-    """Join arrays `[down, across, ...]` of pieces along `down`; those of unequal `across` as `[down * across, 1, ...]`.
+    """Join arrays `[down, across, ...]` of pieces along `down`.
 
-    `across` is unequal for fused parts of unequal size under a pattern along `out`.
+    If the arrays differ in `across`, each is reshaped to `[down * across, 1, ...]` before. They differ for fused parts
+    of unequal size under a pattern along `out`.
     """
     if len({array.shape[1] for array in arrays}) > 1:
         arrays = [array.reshape(-1, 1, *array.shape[2:]) for array in arrays]

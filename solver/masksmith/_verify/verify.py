@@ -57,10 +57,9 @@ def verify(
 ) -> Verdict:
     """Check that a mask is allowed by a pattern.
 
-    A tile is allowed if the number of kept entries in each of its rows and columns is. A tile at a ragged edge under
-    `pad` is allowed if some mask of its padding completes it to an allowed tile; whether there is one follows from the
-    numbers of kept entries in the rows and columns, and from the size of the padding's corner. Under `dense`, the edge
-    must be kept entirely. For patterns without tiles, blocks, channels, panels or entries are counted
+    A tile is allowed if its rows and columns keep the numbers of entries that the pattern requires. A tile at a ragged
+    edge under `pad` is allowed if some mask of its padding completes it to an allowed tile (see `_verify.tiles`). Under
+    `dense`, the edge must be kept entirely. For patterns without tiles, blocks, channels, panels or entries are counted
     (`_verify.whole_tensor`).
 
     Args:
