@@ -38,8 +38,7 @@ class BenchmarkOptions(StrictModel):
     """Measurement options, which apply to every layer.
 
     With `curves`, further densities are measured, to find the density at which a kernel is as fast as the dense
-    product. `batches` are batch sizes: numbers of rows of activations
-    that are multiplied by the weight at once.
+    product. `batches` are batch sizes: numbers of rows of activations that are multiplied by the weight at once.
     """
 
     patterns: Annotated[list[PatternText], Field(max_length=100), FailFast(), DropDuplicates] = []
@@ -79,9 +78,9 @@ class PlannedMaskPart(BaseModel):
     """Consecutive rows of a packed mask.
 
     Attributes:
-        result: Key of the blob that contains them.
-        rows: Their number.
-        digest: Digest of that blob; None if it is not known.
+        result: Key of the blob that contains the rows.
+        rows: Number of rows.
+        digest: Digest of the blob; None if it is not known.
     """
 
     result: str

@@ -1,4 +1,4 @@
-"""Parses JSON texts of others: repeated members, of which `json.loads` uses the last, and deep nesting are refused."""
+"""Parses untrusted JSON: repeated members, of which `json.loads` uses the last one, and deep nesting are refused."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def parse_labels(texts: Iterable[str]) -> dict[str, str]:
 
 
 def parse_label_filters(texts: Iterable[str]) -> dict[str, str | None]:
-    """Parse labels that jobs must have: `team=vision`; or the key alone, for any value, whose value becomes None.
+    """Parse labels that jobs must have: `team=vision`; a key alone stands for any value, and gets the value None.
 
     Raises:
         ValueError: If a text has no key, or two texts have different values for a key: no job has both.

@@ -51,7 +51,7 @@ def is_index_name(name: str) -> bool:
 
 
 def without_index_suffix(name: str) -> str:
-    """Return a name without its end, if this is that of an index."""
+    """Return a name without the end that shows an index; a name without such an end is returned unchanged."""
     return _INDEX_SUFFIX.sub("", name)
 
 

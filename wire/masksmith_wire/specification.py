@@ -44,7 +44,7 @@ class JobSpecification:
 
     @classmethod
     def parse(cls, options: MasksOptions) -> Self:
-        """Parse options; of a request, whose class extends `MasksOptions`, only the members of that class are kept.
+        """Parse options; of a request, whose class extends `MasksOptions`, only the members of `MasksOptions` are kept.
 
         Raises:
             SpecificationError: If the pattern, the budget or a floor is invalid; if there are floors without a budget;
