@@ -64,7 +64,7 @@ def check_store(store: BlobStore) -> FsckReport:
             report.foreign.append(name)
             continue
         try:
-            # Unless the store is read-only, both set a damaged blob aside, and `verify` writes a lost list.
+            # Unless the store is read-only, both methods set a damaged blob aside, and `verify` writes a lost list.
             store.get_sealed(name) if is_sealed_name(name) else store.verify(name, _recorded_digest(store, name))
         except FileNotFoundError:
             continue  # It was deleted meanwhile.

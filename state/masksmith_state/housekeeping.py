@@ -26,7 +26,7 @@ class Housekeeping:
         delete_leftovers: Deletes leftovers of dead processes in the store; called once broker and store are known to
             belong together. If it fails because the store cannot be read or written, the error is logged, and `run`
             calls it again.
-        sweep: The sweep of blobs; called only while they belong together.
+        sweep: The sweep of blobs; called only while broker and store belong together.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Housekeeping:
             log.warning("broker and store cannot be checked yet: %s", error)
 
     def run(self) -> None:
-        """Check broker and store unless a check has succeeded; log new problems of the broker; run the sweep, if any.
+        """Check broker and store, unless an earlier check succeeded; log new problems of the broker; run the sweep.
 
         If the check fails with an `InstallationError`, the process is stopped by SIGTERM. If broker and store belonged
         together at the check and no longer do, or their identity is damaged since, the sweep is left out, and the
