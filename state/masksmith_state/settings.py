@@ -126,7 +126,7 @@ def _check_endpoint(name: str, value: str | None) -> None:
         return
     if not is_http_address(value):
         raise ValueError(f"{name}={value[:200]!r}: must be an address such as https://s3.example.org, or not be set")
-    if value.startswith("http:") and "AWS_ALLOW_HTTP" not in os.environ:
+    if value.lower().startswith("http:") and "AWS_ALLOW_HTTP" not in os.environ:
         raise ValueError(f"{name}={value[:200]!r}: an address without TLS needs AWS_ALLOW_HTTP=true")
 
 

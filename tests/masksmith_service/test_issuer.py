@@ -171,6 +171,12 @@ def check_refused(response):
     assert (response.status_code, response.json()["code"]) == (401, "unauthorized")
 
 
+@pytest.mark.parametrize("unknown", [{"kty": "EC", "crv": "zz", "x": "AA", "y": "AA"}, {"kty": "zz"}, "text", None, {}])
+def test_a_key_of_an_unknown_kind_does_not_keep_others_from_being_used(client, issuer, keys, unknown):
+    issuer.documents["/realm/keys"]["keys"].insert(0, unknown)
+    assert get(client, issuer.token()).is_success
+
+
 def test_new_keys_are_fetched_once_in_a_while(client, issuer, keys, monkeypatch):
     assert get(client, issuer.token()).status_code == 200
     issuer.rotate("second")

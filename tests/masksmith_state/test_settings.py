@@ -68,6 +68,7 @@ def test_a_setting_that_is_invalid_is_named_with_its_value(
         ("s3.example.org:9000", "must be an address such as https://s3.example.org, or not be set"),
         ("http://[", "must be an address such as https://s3.example.org, or not be set"),
         ("http://127.0.0.1:9000", "an address without TLS needs AWS_ALLOW_HTTP=true"),
+        ("HTTP://127.0.0.1:9000", "an address without TLS needs AWS_ALLOW_HTTP=true"),
     ],
 )
 def test_an_endpoint_at_which_no_request_can_succeed_is_named(

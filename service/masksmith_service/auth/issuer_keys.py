@@ -102,9 +102,11 @@ async def _fetch_key_set(issuer: str) -> KeySet:
     keys = []
     for document in documents:
         try:
+            if not isinstance(document, dict):  # A text would be taken for a symmetric key.
+                raise TypeError(f"it is a {type(document).__name__}")
             keys.append(import_key(document))
-        except (JoseError, ValueError, TypeError) as error:
-            log.info("a key of issuer %s is not used: %s", issuer, error)
+        except (JoseError, ValueError, TypeError, KeyError) as error:  # KeyError: for a curve that is not known.
+            log.info("a key of issuer %s is not used: %s: %s", issuer, type(error).__name__, error)
     # A symmetric key that is published is not secret: anybody could sign tokens with it.
     return KeySet([key for key in keys if key.key_type != "oct"])
 
