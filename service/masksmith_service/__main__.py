@@ -60,7 +60,7 @@ def _check_installation(settings: Settings) -> None:
 def _lacks_keys_beyond_localhost(settings: Settings) -> bool:
     """Whether the service would listen beyond this machine, its requests need keys, and no key was ever created.
 
-    Every request would then be refused. For this machine alone, the service starts without keys, too.
+    Every request would then be refused. On a loopback address, the service starts even if there is no key.
     """
     if settings.insecure or settings.is_local or settings.oidc_issuer:
         return False

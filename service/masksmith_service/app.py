@@ -81,10 +81,9 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
     app.add_middleware(AuthenticationMiddleware, settings=settings)
     if settings.trusted_proxies:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxies)
-    # Added after the middleware above, so that paths with control characters are refused first: the middleware above
-    # compares paths, and would not recognise them.
+    # Runs before the middleware above, which compares paths and would not recognise a path with control characters.
     app.add_middleware(PathCharactersMiddleware)
-    # Added after the middleware above, so that the responses of that middleware have a request id, too.
+    # Runs before all middleware above, so that their responses have a request id, too.
     app.add_middleware(AccessLogMiddleware)
     app.add_middleware(UnreadBodyMiddleware)
     app.add_middleware(PathPrefixMiddleware, prefix=settings.root_path, trusted_proxies=settings.trusted_proxies)

@@ -24,8 +24,8 @@ MAX_PIPELINED, MAX_PIPELINED_FIELDS = limit("pipelined"), limit("pipelined_field
 HEALTH = b"/healthz"
 """The only path that is served beyond the limit of connections."""
 _log = logging.getLogger("uvicorn.error.connection")
-"""Log of connections, only of errors: uvicorn warns of each request that is no HTTP or asks for another protocol, so
-that anybody could fill the log. Other requests that a connection refuses by itself are not logged, either."""
+"""Logger of connections, for errors only. Uvicorn logs a warning for each request that is not HTTP or asks for another
+protocol, so that anybody could fill the log. `Connection` does not log the requests that it rejects."""
 _log.setLevel(logging.ERROR)
 FLUSH_S = 2.0
 """Seconds between the response to a rejected request and the abort of its connection."""
@@ -40,8 +40,8 @@ class Connection(HttpToolsProtocol):
         head_bytes: Limit in bytes of a request's line and headers together; the same limit applies to its trailers and
             chunk framing together.
         head_s: Seconds within which line and headers must arrive.
-        read_s: Seconds within which the client must read more of the response, while the write buffer is full or a
-            finished response has not been sent.
+        read_s: Seconds within which the client must read more of the response, while the write buffer is full or still
+            has a part of a finished response.
         open_connections: The open connections of the process, with their limit.
     """
 
@@ -84,7 +84,7 @@ class Connection(HttpToolsProtocol):
         self.transport.abort()
 
     def pause_writing(self) -> None:
-        """Pause until the client has read enough, for a limited time."""
+        """Pause until the client has read enough; the time for this is limited."""
         super().pause_writing()
         self._write_timer.start(self.transport)
 
@@ -101,7 +101,7 @@ class Connection(HttpToolsProtocol):
         super().on_response_complete()
 
     def data_received(self, data: bytes) -> None:
-        """Parse data; reject a request whose head, trailers or chunk framing are too large; time a head that begins."""
+        """Parse data; reject a head, trailers or chunk framing that are too large; start the timer of a new head."""
         self._meter.pending_bytes += len(data)
         super().data_received(data)
         if self.transport.is_closing():
@@ -160,8 +160,8 @@ class Connection(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
         if not self.flow.write_paused:
-            # Else the timer of the last response would count bytes that this response adds to the buffer as bytes that
-            # the client has not read.
+            # If the timer of the last response went on, it would count the bytes that this response adds to the buffer
+            # as bytes that the client has not read.
             self._write_timer.stop()
 
         async def run_and_time_rest(*arguments: Any) -> None:

@@ -86,7 +86,7 @@ class RequestError(Exception):
 
 
 def translate(error: Exception) -> RequestError:
-    """Convert one of `DOMAIN_ERRORS` to a RequestError."""
+    """Convert one of `DOMAIN_ERRORS` to a RequestError, by the handler of its most specific class that has one."""
     handler = next((_HANDLERS[base] for base in type(error).__mro__ if base in _HANDLERS), None)
     if handler is None:
         raise TypeError(f"not a domain error: {error!r}")

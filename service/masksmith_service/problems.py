@@ -26,7 +26,7 @@ _MAX_ERRORS = 20
 
 
 def install(app: FastAPI) -> None:
-    """Register the handler of expected errors; the access log responds to all others by `respond_to_bug`."""
+    """Register the handler of expected errors; `AccessLogMiddleware` responds to all others with `respond_to_bug`."""
     for error_type in (RequestError, RequestValidationError, HTTPException, *DOMAIN_ERRORS):
         app.add_exception_handler(error_type, _handle)
 

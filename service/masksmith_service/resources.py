@@ -35,7 +35,7 @@ from .system.readiness import ReadinessProbe
 log = logging.getLogger(__name__)
 
 CAPACITY_WAIT_S = 5.0
-"""Seconds that a request waits for memory, or to create a job, before it is refused."""
+"""Seconds that a request waits for `memory`, `creations` or `lists` of `Capacities` before it is refused."""
 CONNECTION_WAIT_S = 10
 """Seconds that a request waits for a connection to the broker."""
 
@@ -47,7 +47,8 @@ class Capacities:
         memory: Bytes of memory.
         streams: Event streams, and requests that wait for a job.
         creations: Jobs that are being created.
-        lists: Requests that list jobs or files now: each reads up to thousands of records, or files of a remote store.
+        lists: Lists of jobs or files, and comparisons of jobs, that are being made. A list reads up to thousands of
+            records, or files of a remote store.
         incoming_bytes: Bytes of each key's uploads that are being received.
         owners_and_part_counts: Owner and number of shards or cases of each job that was read recently, by the job's
             id; only a cache.

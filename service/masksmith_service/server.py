@@ -88,9 +88,9 @@ def _serve_in_one(config: uvicorn.Config) -> bool:
 
 
 def _serve_in_several(config: uvicorn.Config) -> bool:
-    """Serve in `config.workers` processes, which are replaced if they die; returns whether none has failed to start.
+    """Serve in `config.workers` processes, which are replaced if they die; returns False if one has failed to start.
 
-    The first that fails to start ends all others.
+    If one fails to start, all others are ended.
     """
     supervisor = Multiprocess(config, sockets=[config.bind_socket()])
     supervisor.run()

@@ -6,12 +6,12 @@ from obstore.exceptions import GenericError
 
 
 class DamagedBlobError(Exception):
-    """The bytes of a blob are not those that were written, were replaced while they were read, or do not fit their use.
+    """The bytes of a blob are damaged, were replaced while they were read, or have another size than the reader needs.
 
     Attributes:
         blob: Name of the blob.
-        is_set_aside: Whether the blob was moved out of the way; false if its bytes were replaced or do not fit, and if
-            the store is read-only.
+        is_set_aside: Whether the blob was moved to the folder `damaged`. False if its bytes were replaced or have
+            another size than the reader needs, or if the store is read-only.
     """
 
     def __init__(self, blob: str, *, is_set_aside: bool) -> None:

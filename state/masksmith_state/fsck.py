@@ -34,13 +34,13 @@ class FsckReport:
             may be intact, and are left alone.
         unchecked: Names of blobs that cannot be checked, because the list of their pieces' digests is lost, and no
             report has the digest of the whole blob; they may be intact, and are left alone.
-        replaced: Names of masks and weights that are intact, but not those that the report of their result names, since
-            another worker has written the same result at the same time; they are left alone, and jobs that would use
-            them compute them again.
+        replaced: Names of masks and weights that are intact, but do not have the digest in the report of their result,
+            since another worker has written the same result at the same time; they are left alone, and jobs that need
+            the result compute it again.
         foreign: Names of files in the store's folders that masksmith did not write; they are left alone.
         repaired: Whether the check ran with `--repair`: damaged blobs are then set aside, so that they are computed or
-            sent again, and lists of digests that are missing or damaged are computed again from blobs that have the
-            digest in the upload's name or in the result's report. True even if nothing was damaged.
+            sent again. A missing or damaged list of digests is computed again from its blob, if the blob has the digest
+            in the upload's name or in the result's report. True even if nothing was damaged.
     """
 
     checked: int = 0
@@ -138,11 +138,11 @@ def _text(report: FsckReport) -> str:
     lines = [f"damaged{', set aside' if report.repaired else ''}: {name}" for name in report.damaged]
     lines += [f"cannot be read: {name}" for name in report.unreadable]
     lines += [f"cannot be checked, since the list of its pieces' digests is lost: {name}" for name in report.unchecked]
-    lines += [f"intact, but not what the report of the result names: {name}" for name in report.replaced]
+    lines += [f"intact, but its digest is not the one in the result's report: {name}" for name in report.replaced]
     lines += [f"not written by masksmith: {printable(name)}" for name in report.foreign]
     lines.append(f"{count_text(report.checked)} blob(s) checked, {count_text(len(report.damaged))} damaged")
     if report.damaged and not report.repaired:
-        lines.append("'masksmith fsck --repair' sets them aside; results are then computed, and uploads sent, again")
+        lines.append("'masksmith fsck --repair' sets them aside; results are then computed again, uploads sent again")
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -23,8 +23,8 @@ class Housekeeping:
 
     Args:
         installation: Broker and store.
-        delete_leftovers: Deletes leftovers of dead processes in the store; called once broker and store are known to
-            belong together. If it fails because the store cannot be read or written, the error is logged, and `run`
+        delete_leftovers: Deletes leftovers of dead processes in the store; called as soon as broker and store are known
+            to belong together. If it fails because the store cannot be read or written, the error is logged, and `run`
             calls it again.
         sweep: The sweep of blobs; called only while broker and store belong together.
     """

@@ -48,7 +48,7 @@ def celery_settings(redis_url: str) -> dict[str, Any]:
         "broker_url": broker_url(redis_url),
         "broker_transport_options": {
             "visibility_timeout": VISIBILITY_TIMEOUT_S,
-            # Every 10 s, look for messages to deliver again; by default, only every tenth time.
+            # Look every 10 s for messages to deliver again; with the default throttle, 10, it would be every 100 s.
             "unacked_restore_interval": 10,
             "unacked_restore_throttle": 1,
             "socket_connect_timeout": 3,
@@ -76,7 +76,7 @@ def broker_url(redis_url: str) -> str:
     user, password = options.pop("username", ""), options.pop("password", "")
     if user or password:
         userinfo, _, path = address.rpartition("@")
-        given_user, _, given_password = userinfo.partition(":")
-        address = f"{given_user or quote(user, safe='')}:{given_password or quote(password, safe='')}@{path}"
+        address_user, _, address_password = userinfo.partition(":")
+        address = f"{address_user or quote(user, safe='')}:{address_password or quote(password, safe='')}@{path}"
     renamed = {"virtual_host" if name == "db" else name: value for name, value in options.items()}
     return f"redis+socket://{address}{mark if renamed else ''}{urlencode(renamed)}"

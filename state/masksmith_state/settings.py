@@ -117,7 +117,7 @@ def is_http_address(text: str) -> bool:
 
 
 def _check_endpoint(name: str, value: str | None) -> None:
-    """Check an environment variable with the address of the S3-compatible store; None: it is not set.
+    """Check an environment variable with the address of the S3-compatible store; `value` is None if it is not set.
 
     Raises:
         ValueError: If the value is not the address of an HTTP server, or has no TLS and AWS_ALLOW_HTTP is not set.

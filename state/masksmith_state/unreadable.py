@@ -29,7 +29,7 @@ MAX_TEXT = 2**16
 MAX_LOGGED = 2000
 """Number of characters of a message or record that are logged if it cannot be added to the list."""
 COPIES_KEPT_S = 30 * 86_400
-"""Seconds for which `jobs/unreadable_records` keeps its copies of a job's Redis hashes."""
+"""Seconds for which a damaged list, and copies of a job's Redis hashes (`jobs/unreadable_records`), are kept."""
 
 
 def set_aside(client: redis.Redis, kind: str, name: str, reason: str, text: str = "") -> None:
@@ -55,7 +55,7 @@ def set_aside(client: redis.Redis, kind: str, name: str, reason: str, text: str 
         pipe.lpush(UNREADABLE, json.dumps(entry))
         pipe.ltrim(UNREADABLE, 0, MAX_ENTRIES - 1)
         pipe.hincrbyfloat(COUNTS, field_name("unreadable", kind), 1)
-        # List and counter are only for operators: a damaged one, or a full broker, must not stop a worker.
+        # List and counter are only for operators: a damaged list or counter, or a full broker, must not stop a worker.
         try:
             replies = pipe.execute(raise_on_error=False)
         except redis.ResponseError as error:
@@ -72,21 +72,21 @@ def set_aside(client: redis.Redis, kind: str, name: str, reason: str, text: str 
 
 
 def _start_new_list(client: redis.Redis, entry: str) -> None:
-    """Rename a key that has the name of the list and another type, and begin a new list with an entry."""
+    """Rename the key `UNREADABLE`, whose value is no list, and begin a new list with an entry."""
     copy = f"masksmith:aside:{UNREADABLE}:{uuid.uuid4().hex}"
     with client.pipeline(transaction=True) as pipe:
         pipe.rename(UNREADABLE, copy)
         pipe.expire(copy, COPIES_KEPT_S)
         pipe.lpush(UNREADABLE, entry)
         pipe.execute(raise_on_error=False)
-    log.error("the broker's key %r was damaged: it was no list, and is now %r; a new list was begun", UNREADABLE, copy)
+    log.error("the broker's key %r was damaged (no list): it was renamed to %r; a new list was begun", UNREADABLE, copy)
 
 
 def entries(client: redis.Redis) -> list[dict[str, str]]:
     """Read the list, newest first.
 
-    An entry of the kind `entry` stands for one that cannot be read, and one of the kind `list` for a key that has the
-    name of the list and another type.
+    An entry that cannot be read is replaced by one of the kind `entry`. If the value of the key `UNREADABLE` is no
+    list, the result is a single entry of the kind `list`.
     """
     try:
         texts = cast("list[str]", client.lrange(UNREADABLE, 0, -1))

@@ -114,7 +114,7 @@ def test_a_result_that_is_not_the_one_in_its_report_is_named_and_stays(full, sto
     assert (outcome["checked"], outcome["damaged"], outcome["replaced"]) == (5, [], [name])
     assert tree(full) == before
     assert main([]) == 0
-    assert f"intact, but not what the report of the result names: {name}" in capsys.readouterr().out
+    assert f"intact, but its digest is not the one in the result's report: {name}" in capsys.readouterr().out
 
 
 def test_foreign_files_are_listed_and_not_changed(full, capsys):

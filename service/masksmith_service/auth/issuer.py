@@ -109,7 +109,7 @@ def _has_usable_subject(claims: Mapping[str, Any]) -> bool:
     """Whether the subject is a text, and not empty.
 
     Raises:
-        UnicodeEncodeError: If the text has no UTF-8 form, as half of a surrogate pair.
+        UnicodeEncodeError: If the text has no UTF-8 form, because it contains an unpaired surrogate.
     """
     subject = claims["sub"]
     return isinstance(subject, str) and bool(subject.encode())

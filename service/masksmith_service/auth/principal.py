@@ -197,8 +197,8 @@ async def _read_request_key(
 async def _read_session(client: Redis, cookie: str, session_s: float) -> str:
     """Read the session of a cookie; an empty text if it has ended.
 
-    One that would live longer than any new session was begun before the broker's clock was set back, or with another
-    setting; it then lives as long as a new one.
+    If more than `session_s` is left of the session, because the broker's clock was set back or the setting was reduced,
+    the session is shortened to `session_s`.
     """
     name, lifetime_ms = redis_key_of_session(cookie), int(session_s) * 1000
     async with client.pipeline(transaction=False) as pipe:

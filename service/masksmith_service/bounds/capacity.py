@@ -68,7 +68,7 @@ class Capacity:
             self.release(key, amount)
 
     def share_of(self, key: str) -> int:
-        """Return how much a key can hold; the empty key, all."""
+        """Return how much a key can hold; the empty key can hold all."""
         return max(1, self.total // 2) if key else self.total
 
     def _has_room(self, key: str, amount: int) -> bool:

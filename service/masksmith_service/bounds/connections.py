@@ -36,8 +36,8 @@ class Connections:
     def add(self, connection: Closable) -> bool:
         """Add a connection.
 
-        If more connections than the limit are open, the oldest idle ones are closed, until no more than the limit are
-        open or no other one is idle. If too few are idle, and the reserve is full, the new connection is closed.
+        If more connections than the limit are open, idle ones other than the new one are closed, the oldest first,
+        until the limit is met. If too few are idle, and the reserve is full, the new connection is closed.
 
         Returns:
             Whether all requests of the new connection are served; if False, the connection was closed, or only its

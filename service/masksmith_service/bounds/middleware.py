@@ -1,6 +1,6 @@
 """Reserves what a request needs until its response has been sent: memory, or a place among the streams or the lists.
 
-The numbers of event streams, and of lists and comparisons, that are made at the same time are limited.
+The numbers of concurrent event streams, and of concurrent lists and comparisons, are limited.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def memory_of(method: str, path: str, length: int | None, settings: Settings) ->
     if UPLOAD_PATHS.fullmatch(path) and method != "DELETE":
         return cost("upload") if length is None else min(cost("upload"), MIB + 4 * length)
     limit_bytes = body_limit(path, settings)
-    # The cost of a document is that of each of its bytes.
+    # `cost("document")` is the memory for one byte of a document.
     return cost("document") * (limit_bytes if length is None else min(length, limit_bytes))
 
 

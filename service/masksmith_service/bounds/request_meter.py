@@ -50,7 +50,7 @@ class RequestMeter:
             raise self.set_error(self.too_large_error())
 
     def count_body(self, size: int) -> None:
-        """Subtract a piece of a body, even of one byte, and the framing allowed for it from `pending_bytes`."""
+        """Subtract the size of a piece of a body, and the framing allowed for it, from `pending_bytes`."""
         allowed_framing = 2 * size + FRAMING_BYTES
         self.pending_bytes = max(0, self.pending_bytes - size - allowed_framing)
 

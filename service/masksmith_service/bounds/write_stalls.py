@@ -13,7 +13,7 @@ PROGRESS_BYTES = 2**16
 class WriteStallTimer:
     """Timer that runs while a transport's write buffer has data, and nothing is added to it.
 
-    Nothing is added while writing is paused, because the buffer is full, and after the end of a response.
+    Nothing is added after the end of a response, or while writing is paused because the buffer is full.
 
     Args:
         stall_s: Seconds within which the client must read `PROGRESS_BYTES`, or all if less is left.

@@ -91,7 +91,7 @@ async def _job_with_reserved_parts(job: VisibleJobId, state: StateDep, request: 
 
 
 VisibleJobIdWithParts = Annotated[str, Depends(_job_with_reserved_parts)]
-"""Id of a job that the principal may see, and all of whose parts are read; memory for them is reserved."""
+"""Id of a job that the principal may see; memory to read all parts of the job is reserved."""
 
 
 async def view_job(state: State, job: str, principal: Principal, reservation: Reservation) -> Job:

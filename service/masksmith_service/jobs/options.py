@@ -79,7 +79,9 @@ def parse_patterns(options: FileOptions) -> TensorPatterns:
 
 
 def parse_file_options(options: FileOptions) -> JobSpecification:
-    """Parse the options of a job on a file or model; its pattern is the one without a selector, else the first one.
+    """Parse the options of a job on a file or model.
+
+    The job's pattern is the pattern without a selector, or the first pattern if all have selectors.
 
     Raises:
         RequestError: If they are invalid.

@@ -1,10 +1,10 @@
 """Backs an installation up into a directory, while it serves, and restores such a backup into an empty installation.
 
 One script reads the records of the broker, so that they are consistent. Blobs are copied after that. While a backup
-runs (`masksmith:backup` exists) no blob is deleted, so that all blobs that the records refer to exist; deletions are
-deferred, by a set in `masksmith:deferred`. Leases, messages, and keys with one of `EXCLUDED_PREFIXES`, such as
-heartbeats and sessions, are not part of a backup. In a restored installation, shards that workers had taken are queued
-again.
+runs (`masksmith:backup` exists) no blob is deleted, so that all blobs that the records refer to exist; the set
+`masksmith:deferred` has the blobs that are to be deleted afterwards. Leases, messages, and keys with one of
+`EXCLUDED_PREFIXES`, such as heartbeats and sessions, are not part of a backup. In a restored installation, shards that
+workers had taken are queued again.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def back_up(client: redis.Redis, store: BlobStore, folder: Path) -> Manifest:
 
     Raises:
         InstallationError: If the directory is not empty, broker and store do not belong together, another backup runs,
-            a store fails, or the broker was not reachable for so long that blobs may have been deleted.
+            a store fails, or the broker was unreachable for so long that blobs may have been deleted.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     if any(folder.iterdir()):
@@ -155,7 +155,7 @@ def _deferring_deletions(client: redis.Redis) -> Iterator[None]:
     try:
         yield
         if not lock.owned():
-            raise InstallationError("the broker was not reachable for too long: blobs may have been deleted; try again")
+            raise InstallationError("the broker was unreachable for too long: blobs may have been deleted; try again")
     finally:
         ended.set()
         renewer.join()
@@ -242,7 +242,7 @@ def _read_backup(folder: Path) -> tuple[Manifest, list[dict[str, Any]]]:
         raise InstallationError(f"{report.unreadable[0]} in the backup cannot be read")
     existing = report.checked + len(report.unchecked)
     if existing < manifest.blobs:
-        raise InstallationError(f"the backup has {manifest.blobs} blobs, and {existing} of them exist")
+        raise InstallationError(f"the backup had {manifest.blobs} blobs, and only {existing} of them exist")
     for name in report.unchecked:
         log.warning("%s in the backup cannot be checked: the list of its digests is lost; it is copied as it is", name)
     for name in report.damaged:

@@ -1,6 +1,6 @@
 """Deletes partial files of killed writers, and old files of the folder `statistics`, in a directory that is a store.
 
-Files whose names masksmith does not give are kept.
+Files of other programs, which have names of another form, are kept.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def clear_leftovers(store: BlobStore, age_s: float = LEFTOVER_AFTER_S) -> int:
     That folder is a cache of the workers, which compute its files again when they need them.
 
     In a bucket nothing is deleted here: its lifecycle rules delete partial uploads, and `Retention` deletes complete
-    ones that did not get their names.
+    uploads that remain in `incoming/`.
 
     Args:
         store: The store.
@@ -33,8 +33,8 @@ def clear_leftovers(store: BlobStore, age_s: float = LEFTOVER_AFTER_S) -> int:
             is old.
 
     Returns:
-        The number of files deleted, whose names are logged. One that cannot be deleted stops no other: their number is
-        logged, with the first.
+        The number of deleted files; their names are logged. If a file cannot be deleted, the others are deleted
+        nevertheless; the number of such errors, and the first of them, are logged.
     """
     if store.objects.is_bucket:
         return 0
@@ -62,7 +62,8 @@ def _candidates(root: Path) -> Iterator[tuple[str, Path]]:
 def _may_be_leftover(name: str) -> bool:
     """Whether a file of this name is a leftover once it is old.
 
-    It is an upload that is not complete, or its list of digests; a part file of obstore; or a file of the cache.
+    It is an upload that still has its name in `incoming/`, or the list of its digests; a part file of obstore; or a
+    file of the cache.
     """
     # While obstore writes `name`, its part files are called `name#1` and so on.
     target, mark, number = name.partition("#")

@@ -99,10 +99,12 @@ class Objects:
     def get_range(self, name: str, start: int, stop: int) -> bytes:
         """Read the bytes from `start` to `stop` (exclusive), or to the end of the object if that comes first.
 
+        For an empty range nothing is read, and no error is raised.
+
         Raises:
-            FileNotFoundError: If the object does not exist, unless the range is empty.
-            GenericError: If `start` is not before the end of the object, unless the range is empty.
-            NotAFileError: If it is a pipe, a device or a socket.
+            FileNotFoundError: If the object does not exist.
+            GenericError: If `start` is at or after the end of the object.
+            NotAFileError: If it is a pipe, a device or a socket; a subclass of GenericError.
         """
         if start >= stop:
             return b""
@@ -163,7 +165,7 @@ class Objects:
 
         Raises:
             FileNotFoundError: If the object does not exist.
-            GenericError: If the store does not exist, or is another one.
+            GenericError: If the store's directory is missing, or is no longer the same (see `_check_directory`).
         """
         with panics_as(GenericError):
             try:
@@ -215,7 +217,7 @@ class Objects:
         """Delete an object, if it exists.
 
         Raises:
-            GenericError: Also if the store does not exist, or is another one.
+            GenericError: If the store fails, or its directory is missing or no longer the same.
         """
         try:
             obstore.delete(self._store, name)
@@ -240,7 +242,7 @@ class Objects:
         In a bucket this is a copy and a deletion.
 
         Raises:
-            FileNotFoundError: If it does not exist.
+            FileNotFoundError: If the object `old` does not exist.
         """
         size = self.size(old) if self.is_bucket else None
         if size is None or size <= MAX_COPY_BYTES:

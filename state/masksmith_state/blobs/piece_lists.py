@@ -91,7 +91,7 @@ class PieceLists:
         return pieces
 
     def _set_directory_aside(self, name: str) -> None:
-        """Move a directory that has the path of the list to the folder `damaged`, so that the list can be written."""
+        """If a directory is in place of the list, move it to the folder `damaged`, so that the list can be written."""
         list_name = piece_list_name(name)
         if self._objects.is_directory(list_name):
             self._objects.rename(list_name, f"{DAMAGED}/{list_name}.{time.time_ns()}")

@@ -16,7 +16,7 @@ class MismatchError(Exception):
 
 
 class OtherDigestError(MismatchError):
-    """The list of a blob has another digest than the known one of the blob: the blob may be intact, but another one.
+    """A blob's list has another digest of the blob than expected: an intact blob may have replaced the expected one.
 
     Attributes:
         pieces: The list.

@@ -2,8 +2,8 @@
 
 With its list, any piece of a blob can be checked without the rest of the blob. A stored list ends with a seal: a digest
 of its content and of the blob's name. The seal detects a damaged list. It also detects a list that was made for a blob
-of another name, even if that blob itself is stored here, so that the two match. Small blobs, which are always read as a
-whole, have a seal and no list.
+of another name, even if that blob was copied together with its list, so that the two match. Small blobs, which are
+always read as a whole, have a seal and no list.
 """
 
 from __future__ import annotations

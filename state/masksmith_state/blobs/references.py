@@ -10,8 +10,8 @@ that have it as their own result, and by the live jobs that read it, as previous
 - `masksmith:unreferenced_results` lists results without a reference;
 - `masksmith:owner:K:record_bytes` is the estimated number of bytes that the records of a key's uploads and jobs take;
 - `masksmith:owner:K:bytes` is the number of bytes that a key keeps: its uploads, and the results of its jobs;
-- `masksmith:tombstones` (hash: blob -> token) lists blobs that are being deleted, and missing uploads that are being
-  forgotten, to which no reference can be added.
+- `masksmith:tombstones` (hash: blob -> token) lists the blobs that are being deleted, and the missing uploads whose
+  references are being removed. No reference to a blob in this hash can be added.
 
 A blob is deleted in three steps: set its tombstone if it has no reference and no other process is deleting it (one
 atomic script), delete it, clear the tombstone if its token is still the one that was set. A reader of a result adds a
@@ -76,13 +76,13 @@ class BlobReferences:
         """Number of bytes that a key keeps.
 
         Raises:
-            DamagedBrokerError: If what the broker has is no whole number.
+            DamagedBrokerError: If the value in the broker is no whole number.
         """
-        key = f"masksmith:owner:{owner}:bytes"
+        redis_key = f"masksmith:owner:{owner}:bytes"
         try:
-            return int(self._redis.get(key) or 0)
+            return int(self._redis.get(redis_key) or 0)
         except ValueError:
-            raise DamagedBrokerError(key, "string", WHOLE_NUMBER) from None
+            raise DamagedBrokerError(redis_key, "string", WHOLE_NUMBER) from None
 
     def link(
         self, owner: str, digest: str, size: int, max_bytes: int | None, max_record_bytes: int | None = None
@@ -124,7 +124,8 @@ class BlobReferences:
             any_owner: Accept an upload that only other keys refer to; its use is not recorded.
 
         Raises:
-            DamagedBlobError: If the upload's size in the store is not the recorded one; then the upload is set aside.
+            DamagedBlobError: If the upload's size in the store is not the recorded one, and a check of the upload finds
+                damage; the upload is then set aside.
         """
         size = int(self._scripts.run("touch", owner, digest, int(any_owner)))
         stored_bytes = None if size < 0 else self._store.size(upload_name(digest))
@@ -137,7 +138,7 @@ class BlobReferences:
 
         It is missing if it was deleted, or was set aside because it was damaged.
 
-        A tombstone keeps references from being added between the check whether the upload exists and their removal.
+        A tombstone prevents new references from the check that the upload is missing to the removal of the old ones.
 
         Returns:
             Whether no key refers to the upload now.

@@ -35,8 +35,8 @@ ORPHANS_PERIOD_S = 3600.0
 ORPHAN_AFTER_S = 3600.0
 """Age in seconds from which a blob can be an orphan, and seconds from the sweep that finds it to its deletion."""
 INCOMING_AFTER_S = 24 * 3600.0
-"""Age in seconds at which an upload that was received, and did not get its name, is deleted; in a bucket, it is copied
-to its name, which may take long."""
+"""Age in seconds at which an upload that is still in `INCOMING` is deleted. The age is large because in a bucket, an
+upload is renamed to its digest by a copy, which may take long."""
 ORPHANS = "masksmith:orphans"
 """Sorted set of orphans (blobs to which nothing in Redis refers), scored by the time at which a sweep found them."""
 MAX_DELETIONS = 1000
@@ -51,8 +51,8 @@ class SweepCounts:
         jobs: Expired jobs.
         uploads: References of keys to expired uploads.
         results: Results whose last reference was removed.
-        orphans: Orphans, old statistics, old blobs that were set aside, lists of digests without a blob, and uploads
-            that did not get their names.
+        orphans: Orphans, old statistics, old blobs that were set aside, lists of digests without a blob, and old
+            uploads in `INCOMING`.
     """
 
     jobs: int = 0
@@ -173,12 +173,12 @@ class Retention:
                     yield f"{kind}:{key}"
 
     def _delete_old_files(self, before: float, lists_before: float, incoming_before: float) -> int:
-        """Delete old statistics (a cache), blobs that were set aside, lists without a blob, and unnamed uploads.
+        """Delete old statistics (a cache), blobs that were set aside, lists without a blob, and uploads in `INCOMING`.
 
         Args:
             before: Time before which statistics, and blobs that were set aside, are old.
             lists_before: Time before which lists are old.
-            incoming_before: Time before which uploads that did not get their names, and the lists of such, are old.
+            incoming_before: Time before which uploads in `INCOMING`, and their lists, are old.
         """
         store = self.store
         names = [name for name, written in store.list(STATISTICS) if written < before and is_blob_name(name)]

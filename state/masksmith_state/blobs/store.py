@@ -37,7 +37,7 @@ class BlobStore:
     Args:
         url: A directory, or the URL of an object store such as `s3://bucket/prefix`.
         create: Create the directory if it does not exist; see `Objects`.
-        read_only: Leave damaged blobs where they are; do not write a list of digests again that was lost.
+        read_only: Leave damaged blobs where they are, and do not write lost lists of digests again.
 
     Attributes:
         objects: The stored objects, which are read without checks.
@@ -226,7 +226,7 @@ class BlobStore:
         return any(damaged_name.rpartition(".")[0] == name_without_time for damaged_name, _ in damaged)
 
     def list_damaged(self) -> Iterator[tuple[str, float]]:
-        """List the blobs that were set aside, as pairs of name below `damaged` and time at which it was done.
+        """List the blobs that were set aside, as pairs of name below `damaged` and time at which each was moved.
 
         The time is that in the name: in a directory, a file that is moved keeps its time of last change.
         """
@@ -240,8 +240,8 @@ class BlobStore:
         """Read and check a blob; after a mismatch, read its list without the cache, and read and check once more.
 
         Another process may have replaced the blob, so that the cached list is outdated. After a second mismatch, the
-        blob is handled as damaged, except in two cases in which it stays where it is: if it has no usable list, or if
-        it agrees with its list, but does not have `digest`. For errors, see `get`.
+        blob is handled as damaged, except in two cases in which it stays where it is: if its list is lost and no digest
+        of the blob is known, or if the blob agrees with its list, but does not have `digest`. For errors, see `get`.
         """
         digest = digest or digest_of_upload(name)
         mismatch = MismatchError()
@@ -301,7 +301,7 @@ class BlobStore:
         return DamagedBlobError(name, is_set_aside=not self.read_only)
 
     def _set_directory_aside(self, name: str) -> None:
-        """Set a directory aside that is in place of a blob: the blob could neither be written nor deleted."""
+        """Set a directory aside that is in place of a blob; otherwise the blob could not be written or deleted."""
         if self.objects.is_directory(name):
             self._handle_damage(name)
 

@@ -25,7 +25,7 @@ WAITING_MS = 2000
 EXCLUSIVE_LIMIT_S = 300.0
 """Seconds after which a device that is held in exclusive mode is released, although its holder goes on."""
 IDLE_S = 1.0
-"""Seconds without a masks job on the device after which a benchmark no longer gives way."""
+"""Seconds after which a benchmark no longer gives way, if no masks job holds the device or waits for it."""
 HELD = 2
 """Reply of `acquire_exclusive.lua` when the benchmark that calls it has reserved the device, and the last running masks
 job has released it. With any other reply, the benchmark must wait."""
@@ -136,7 +136,10 @@ class DeviceLock:
             self._run("release", token)
 
     def _new_token(self) -> str:
-        """Token with the lease, by which the scripts recognise a lease from before the clock was set back."""
+        """Token that contains the length of the lease.
+
+        If a lease has more time left than its length, the clock was set back meanwhile; the scripts shorten the lease.
+        """
         return f"{uuid4().hex}:{self._lease_ms}"
 
     def _run(self, script: str, *args: str | int) -> int:

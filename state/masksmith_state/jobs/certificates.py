@@ -52,7 +52,7 @@ def change(reports: Sequence[ShardReport], entries: int) -> ChangeReport | None:
 
 
 def _retained(kept_scores: Sequence[float], total_scores: Sequence[float]) -> float:
-    """The kept share of the total score; 1 if the total score is 0, and 0 if that of a shard is infinite."""
+    """The kept share of the total score; 1 if the total score is 0, and 0 if a shard's total score is infinite."""
     kept, total = exact_sum(kept_scores), exact_sum(total_scores)
     if total < math.inf:
         return kept / total if total > 0 else 1.0

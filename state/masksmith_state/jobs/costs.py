@@ -1,6 +1,6 @@
 """Estimates the seconds of shards by a fixed model.
 
-The estimates decide how tensors are cut, which shards are long, and how much a shard is charged to its key. The model
+The estimates decide how tensors are cut, which shards are long, and how much a key is charged for a shard. The model
 depends on the job alone, so that equal jobs are cut equally and their results can be reused. Its constants are those of
 one core of a server (`docs/benchmarks/updates.md`, `patterns.md`). Only what is charged is corrected later, by the
 seconds that the finished shards of the job took (`lua/_scheduling.lua`).
