@@ -190,11 +190,21 @@ class Inspector:
             raise RequestError(Code.BODY_TOO_LARGE, detail, limit=limit)
 
     def _check_disk(self, expected_bytes: int) -> None:
-        floor = self._settings.min_free_bytes
-        free = None if self._store is None or floor == 0 else self._store.free_bytes()
-        if free is not None and free - expected_bytes < floor:
-            detail = f"{free} bytes are free on the store's disk; min_free_bytes = {floor} must stay free"
-            raise RequestError(Code.DISK_FULL, detail + "; make room, or try again", retry_after_s=30, limit=floor)
+        if self._store is not None:
+            check_disk(self._store, self._settings, expected_bytes)
+
+
+def check_disk(store: BlobStore, settings: Settings, expected_bytes: int) -> None:
+    """Check that `min_free_bytes` stay free on a store's disk after a number of bytes has been written.
+
+    Raises:
+        RequestError: If less would stay free.
+    """
+    floor = settings.min_free_bytes
+    free = None if floor == 0 else store.free_bytes()
+    if free is not None and free - expected_bytes < floor:
+        detail = f"{free} bytes are free on the store's disk; min_free_bytes = {floor} must stay free"
+        raise RequestError(Code.DISK_FULL, detail + "; make room, or try again", retry_after_s=30, limit=floor)
 
 
 def content_length(request: Request) -> int:

@@ -15,7 +15,7 @@ from masksmith_state.blobs.references import LinkOutcome
 from masksmith_state.blobs.store import BlobStore
 from masksmith_wire.errors import Code
 
-from .inspector import BLOCK_BYTES, Inspector, content_length
+from .inspector import BLOCK_BYTES, Inspector, check_disk, content_length
 from .quota import UploadQuota, too_many_bytes_error, too_many_record_bytes_error
 
 
@@ -60,11 +60,15 @@ async def _receive_small(
     request: Request, state: State, principal: Principal, digest: str | None
 ) -> tuple[Inspector, bool]:
     """Receive an upload of at most one block: check it first, then write it and add a reference on a thread."""
-    inspector = Inspector(request, state.settings, digest, state.store)
+    inspector = Inspector(request, state.settings, digest, None)
     data = b"".join([block async for block in inspector.blocks()])
 
     def write_and_reference() -> bool:
-        UploadQuota(state, principal, inspector.digest).check(len(data))
+        quota = UploadQuota(state, principal, inspector.digest)
+        quota.check(len(data))
+        # For an upload that only other keys have sent, the disk is checked nevertheless; see `_store_stream`.
+        if not quota.key_has_upload:
+            check_disk(state.store, state.settings, len(data))
         name = upload_name(inspector.digest)
         if not state.store.is_intact(name):
             state.store.put(name, data)
