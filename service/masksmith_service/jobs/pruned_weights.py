@@ -100,8 +100,8 @@ class PrunedFile:
             rows = min(band_rows, shard.last - row)
             start = tensor.start + row * tensor.row_bytes
             weight = self._read_weight(tensor, start, start + rows * tensor.row_bytes, store)
-            start, stop = ((at - shard.first) * packed_row_bytes for at in (row, row + rows))
-            packed = store.get_range(mask_name, start, stop, report.mask_digest)
+            mask_start, mask_stop = ((at - shard.first) * packed_row_bytes for at in (row, row + rows))
+            packed = store.get_range(mask_name, mask_start, mask_stop, report.mask_digest)
             # All bytes of a dropped entry are multiplied by 0, whatever the dtype.
             mask = masks.unpack(np.frombuffer(packed, np.uint8), (rows, *row_shape)).reshape(-1, 1)
             entries = np.frombuffer(weight, np.uint8).reshape(rows * math.prod(row_shape), item_bytes)
@@ -121,7 +121,7 @@ def pruned_file(record: JobRecord, records: JobRecords, roots: Roots, principal:
     Raises:
         RequestError: If the job was deleted; if the principal may not read the root of a weight; or if that root is not
             in the settings any more.
-        NoMasksError: If it is a job of another kind.
+        NoMasksError: If the job is a benchmark.
     """
     tensors = finished_tensors(record, records)
     locations = {tensor.source.location for tensor, _ in tensors if tensor.source is not None}

@@ -44,15 +44,15 @@ class RepeatableRequest:
         return digest_document({"kind": type(self.request).__name__, "request": members, "file": self.file})
 
     def find_job(self, records: JobRecords, owner: str) -> str | None:
-        """Return the job of an earlier request with this key; None if there is none.
+        """Return the id of the job of an earlier request with this key; None if there is none.
 
         Raises:
             RequestError: If the key was used with another request.
         """
-        found = records.find_repeated(owner, self.idempotency_key)
-        if found is None:
+        job_and_fingerprint = records.find_repeated(owner, self.idempotency_key)
+        if job_and_fingerprint is None:
             return None
-        job, fingerprint = found
+        job, fingerprint = job_and_fingerprint
         if fingerprint != self.fingerprint:
             raise self.conflict_error()
         return job

@@ -27,7 +27,10 @@ from masksmith_wire.masks import MaskInfo
 from .missing_blobs import check_exist
 
 VERIFIED_BYTES = 2**28
-"""Blobs of up to this size together are checked before the first byte is sent; larger ones while they are sent."""
+"""If a file's blobs have at most this many bytes together, they are checked before the first byte is sent.
+
+If they have more, they are checked while they are sent.
+"""
 UNPACKED_BYTES = 2**20
 """Largest number of bytes of bools that are sent at once."""
 Blob = tuple[str, int, str | None]
@@ -40,7 +43,7 @@ def finished_tensors(record: JobRecord, records: JobRecords) -> FinishedTensors:
     """Read the finished tensors of a masks job; the job need not have ended.
 
     Raises:
-        NoMasksError: If it is a job of another kind.
+        NoMasksError: If the job is a benchmark.
         RequestError: If the job was deleted after its record was read.
         UnreadableRecordError: If shards and reports do not have the form in which this version writes them.
     """

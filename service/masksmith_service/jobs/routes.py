@@ -125,8 +125,8 @@ async def create_output(
 ) -> Job | Response:
     """Start a job that writes a pruned copy of a model: both are in roots, and nothing is uploaded.
 
-    Options are those of `POST /v1/masks`; the tensors are selected as there, where the model's config is taken into
-    account, too.
+    The options are those of `POST /v1/masks`. The tensors are selected by the same rules, and the model's config is
+    taken into account, too.
     """
     specification = job_options.parse_file_options(options)
     description = job_options.describe_file_job(options)
@@ -279,7 +279,7 @@ async def _wait_and_view(
 
 
 def _wait_s(prefer: str | None, limit_s: float) -> float | None:
-    """Return the seconds of `wait` in a `Prefer` header, at most the limit; None if it is no whole number < 10^9."""
+    """Return the seconds of `wait` in a `Prefer` header, at most the limit; None without a `wait` of 1 to 9 digits."""
     for part in (prefer or "").split(","):
         name, _, value = part.strip().partition("=")
         if name.lower() == "wait" and value.isdecimal() and len(value) < 10:

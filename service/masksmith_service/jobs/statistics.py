@@ -146,7 +146,7 @@ class _StatisticFinder:
         return self._locate(weight, "gram", self._file, statistic_key(name, "gram"))
 
     def _locate(self, weight: PlannedTensor, kind: str, file: str, key: str) -> PlannedTensor:
-        """Check that a statistic exists and fits its weight; return its place, under the name of its kind."""
+        """Check that a statistic exists and fits its weight; return its location, with its kind as the name."""
         name = weight.name
         entry = self._headers[file].tensors.get(key)
         if entry is None:

@@ -255,7 +255,7 @@ class JobSubmitter:
         except MissingUploadError as error:
             raise upload_missing_error(error.digest) from None
         except MissingResultError:
-            detail = "masks of the job that previous or masks_of names were deleted meanwhile; name another job"
+            detail = "the masks of the job in previous or masks_of were deleted meanwhile; name another job"
             raise RequestError(Code.RESULT_NOT_FOUND, detail) from None
         if job_and_is_new is None:
             assert request is not None

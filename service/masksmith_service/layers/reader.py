@@ -36,8 +36,8 @@ SPAN_BYTES = 16 * 2**20
 GAP_BYTES = 2**20
 """Rows of a file in a root with at most this many bytes between them are read in one request.
 
-A request to a bucket takes about as long as to read this many bytes. Rows take at most one request each, and
-together at most about one for each MiB from the first to the last of them.
+A request to a bucket takes about as long as to read this many bytes. The number of requests is at most the number of
+rows, and at most about the number of MiB from the first to the last row.
 """
 NARROW_WIDTH = 128
 """Rows of at most this many columns are read whole, since adjacent whole rows are a single range.
@@ -194,7 +194,7 @@ def _flatten(rows: npt.NDArray[Entry]) -> npt.NDArray[Entry]:
 def _row_ranges(rows: Sequence[int], offset: int, row_bytes: int, start: int, stop: int) -> tuple[list[int], int]:
     """Return the starts, and the length, of the ranges that hold the bytes `start` to `stop` (exclusive) of some rows.
 
-    Adjacent whole rows are one range, since time and memory for each range are large beside those for a short row.
+    Adjacent whole rows are one range, since each range takes much more time and memory than a short row.
 
     Args:
         rows: The rows, ascending.

@@ -83,7 +83,7 @@ def read_window(layer: MaskedLayer, store: BlobStore, window: Window) -> dict[st
 
     Returns:
         `kept`: share of each cell's entries that the mask keeps, in [0, 1]; `scores`: mean score of all entries of the
-        cell; `kept_scores`: mean score of its kept entries, 0 where none is kept. Entries are those of sampled rows.
+        cell; `kept_scores`: mean score of its kept entries, 0 where none is kept. All are computed from sampled rows.
     """
     start, stop = window.first_col, window.stops(layer.shape)[1]
     cell_starts = np.arange(0, stop - start, window.step)
@@ -97,11 +97,11 @@ def read_window(layer: MaskedLayer, store: BlobStore, window: Window) -> dict[st
         band = rows[first : first + band_rows]
         mask = layer.read_mask(store, band, start, stop)
         scores = layer.read_scores(store, band, start, stop)
-        cells, first_indices, counts = _cell_rows(band, window)
-        row_counts[cells] += counts
+        rows_of_cells, first_indices, counts = _cell_rows(band, window)
+        row_counts[rows_of_cells] += counts
         for total, values in zip(sums, (mask, scores, np.where(mask, scores, np.float32(0))), strict=True):
             row_sums = np.add.reduceat(values, first_indices, axis=0, dtype=np.float64)
-            total[cells] += np.add.reduceat(row_sums, cell_starts, axis=1)
+            total[rows_of_cells] += np.add.reduceat(row_sums, cell_starts, axis=1)
     entries = row_counts[:, None] * cell_widths
     kept_means = np.divide(kept_scores_sum, kept, out=np.zeros_like(kept), where=kept > 0)
     means = {"kept": kept / entries, "scores": scores_sum / entries, "kept_scores": kept_means}

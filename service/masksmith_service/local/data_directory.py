@@ -41,7 +41,8 @@ class DataDirectory:
         logs: Folder of log files.
 
     Raises:
-        UsageError: If the directory is in use, holds other files, is of another format, or cannot be written.
+        InUseError: If another process holds the lock; this error is a `UsageError`.
+        UsageError: If the directory is not empty and has no data format, has another format, or cannot be written.
     """
 
     def __init__(self, path: Path) -> None:

@@ -241,7 +241,7 @@ def _parse_expiry(text: str | None) -> datetime | None:
         except (ValueError, OverflowError):
             raise UsageError(f"--expires {text!r}: a time such as 90d or 12h, or a date such as 2027-01-31") from None
     else:
-        # Longer times are capped, because the sum could exceed the dates that exist; the capped one is refused below.
+        # A time that is too long is capped, since the sum might be no valid date; the capped time is refused below.
         moment = now + timedelta(seconds=min(_parse_duration("--expires", text), (MAX_EXPIRY_DAYS + 1) * SECONDS["d"]))
     if moment <= now:
         raise UsageError(f"--expires {text!r} is in the past")

@@ -34,7 +34,7 @@ def rotate_open(path: Path) -> bool:
     try:
         _move_content(path, part)
     except OSError:
-        # The disk may be full, and processes that need it more may share it.
+        # The disk may be full, and other processes may need the space.
         part.unlink(missing_ok=True)
         raise
     part.replace(_earlier_path(path))
@@ -46,7 +46,7 @@ def _move_content(path: Path, part: Path) -> None:
     with path.open("rb") as source, _create_private(part) as copy:
         shutil.copyfileobj(source, copy, COPY_BYTES)
         copy.flush()
-        # Processes append during this copy. What they added is little: it is read just before the file is emptied.
+        # What processes appended during the copy above is little; it is copied just before the file is emptied.
         while piece := source.read(COPY_BYTES):
             copy.write(piece)
         copy.flush()

@@ -48,9 +48,9 @@ def installation_redis(data: Path | None, redis_url: str | None, *, create: bool
         create: Whether to create a data directory that does not exist.
 
     Raises:
-        UsageError: If both `data` and `redis_url` are given; the directory cannot be used; it does not exist, and
-            `create` is False; `masksmith up` runs in it, and its server is external or does not respond; or no server
-            is installed.
+        UsageError: If both `data` and `redis_url` are given; if the directory cannot be used, or does not exist and
+            `create` is False; if `masksmith up` runs in it, and its server is external or does not respond; or if no
+            server is installed.
         FailedError: If the server ends before it accepts commands.
         KeyboardInterrupt: If a stop signal arrives before the started server accepts commands.
     """
