@@ -108,12 +108,12 @@ def _check_globs(options: FileOptions, names: Collection[str]) -> None:
         RequestError: If there are too many characters.
     """
     texts = [*options.layers, *options.exclude, *options.pattern, *options.layout]
-    steps = sum(len(text) + 1 for text in texts) * sum(len(name) + 1 for name in names)
-    if steps > MAX_GLOB_STEPS:
+    of_texts, of_names = (sum(len(text) + 1 for text in group) for group in (texts, names))
+    if of_texts * of_names > MAX_GLOB_STEPS:
         detail = (
-            f"the globs and selectors have {sum(map(len, texts))} characters, and the names of the file's "
-            f"{len(names)} tensors {sum(map(len, names))}: their product must not exceed {MAX_GLOB_STEPS}; "
-            "use fewer or shorter globs"
+            f"characters, and one more for each text: the globs and selectors have {of_texts}, and the names of the "
+            f"file's {len(names)} tensors {of_names}; the product must not exceed {MAX_GLOB_STEPS}: use fewer or "
+            "shorter globs"
         )
         raise RequestError(Code.TOO_MANY_GLOBS, detail, limit=MAX_GLOB_STEPS)
 
