@@ -1,4 +1,4 @@
-"""Recognises quantised checkpoints, in which the stored numbers are not the weights; refuses zero points."""
+"""Recognises quantised checkpoints, whose stored numbers are not the weights; refuses zero points other than 0."""
 
 from __future__ import annotations
 
@@ -70,8 +70,9 @@ def quantisation_message(config: Mapping[str, Any] | None, dtypes: Mapping[str, 
     settings = quantisation_settings(config)
     packed_message = _packed_message(dtypes)
     if not settings:
-        scaled_message = _nested_message(config) if _scaled_message(dtypes) else None
-        return packed_message or scaled_message or _scaled_message(dtypes)
+        scaled_message = _scaled_message(dtypes)
+        nested_message = _nested_message(config) if scaled_message else None
+        return packed_message or nested_message or scaled_message
     method, format_name = _method(settings), _format_name(settings)
     is_readable_format = method == "compressed-tensors" and format_name in _FORMATS_READ_THROUGH_SCALES
     if packed_message is None and (method == "fp8" or is_readable_format):
@@ -135,7 +136,7 @@ def _config_message(method: str, format_name: str | None) -> str:
 
 
 def _nested_message(config: Mapping[str, Any] | None) -> str | None:
-    """Say which part of a config has the settings of the quantisation, if the config itself has none; None without any.
+    """Say which part of a config, below its top level, has the settings of the quantisation; None if no part has them.
 
     A loader of the whole model reads only settings at the top level, so it is not known how it would read the scales.
     """
@@ -160,12 +161,12 @@ def _packed_message(dtypes: Mapping[str, str]) -> str | None:
     """Return a message that names a tensor of packed weights; None if there is none."""
     message = _first_name_message(_PACKED_NAMES, dtypes)
     mlx_messages = (_name_message(name, "mlx") for name in dtypes if _is_packed_mlx_weight(name, dtypes))
-    vptq_messages = (_name_message(name, "vptq") for name in dtypes if _has_vptq_codes(name, dtypes))
+    vptq_messages = (_name_message(name, "vptq") for name in dtypes if _is_vptq_codebook(name, dtypes))
     return message or next(mlx_messages, None) or next(vptq_messages, None)
 
 
-def _has_vptq_codes(name: str, dtypes: Mapping[str, str]) -> bool:
-    """Whether a tensor is the table of vectors of a layer of VPTQ, whose weights are numbers of rows of the table."""
+def _is_vptq_codebook(name: str, dtypes: Mapping[str, str]) -> bool:
+    """Whether a tensor is the codebook of a layer of VPTQ, whose weights are stored as indices into the codebook."""
     layer, separator, _ = name.rpartition("centroids.weight")
     return bool(separator) and f"{layer}indices" in dtypes
 

@@ -33,7 +33,7 @@ def make_record(
         choice: What was done with each of its tensors.
         method: Scores and update; with a calibration text, also the text and the options of the blocks.
         certificates: Certificates of the solved tensors, by name; of tied tensors, one is solved.
-        files: By name of each file of weights, its size, and its digests before and after pruning.
+        files: For each file of weights, by its name: its size, and its digests before and after pruning.
         others: The other files of the model: those that were copied, and those that were not.
         masks_digest: Digest of the masks file.
     """

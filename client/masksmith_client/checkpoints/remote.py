@@ -130,7 +130,8 @@ class RemoteSolver:
             while running_jobs:
                 yield from self._finish(running_jobs)
         except TransportError as error:
-            # A `WireError` is about a response that arrived; after any other error the service cannot be reached.
+            # A `WireError` is about a response that arrived. With any other `TransportError` the service counts as
+            # unreachable, so no job is canceled.
             if not isinstance(error, WireError):
                 running_jobs.clear()
             raise

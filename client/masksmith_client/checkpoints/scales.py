@@ -40,7 +40,8 @@ class _Strategy:
     def block_of(self, rows: int, cols: int) -> tuple[int, int]:
         """Return the rows and columns of a block in a matrix of this size; the entries of a block share one scale.
 
-        A block that is larger than the matrix is cropped to it: a scale is repeated for each column of its block.
+        A block that is larger than the matrix is cropped to it, since `ScaledTensor.pieces` repeats a scale for each
+        column of its block.
         """
         height, width = self.block or (rows if self.name == TENSOR else 1, cols)
         # At least 1, also for an empty matrix, since rows and columns are divided by it.

@@ -25,8 +25,8 @@ class Step:
         chosen: Pattern and layout of the tensor; None for a duplicate that stays dense.
         solves: Whether this step solves the mask of the tensor's parameter.
         writes_mask: Whether this step writes the mask to the masks file, under the tensor's name.
-        first_written: The tensor of the same parameter that is written first, this one or another: its mask is that of
-            the parameter. None for a duplicate that stays dense.
+        first_written: The tensor of the same parameter that is written first; it may be the tensor of this step. All
+            tensors of the parameter get its mask. None for a duplicate that stays dense.
     """
 
     entry: TensorEntry

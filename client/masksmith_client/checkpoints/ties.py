@@ -93,7 +93,7 @@ def stored_ties(tensors: Sequence[Tensor]) -> dict[str, str]:
 
 
 def _ties_among(tensors: Sequence[Tensor]) -> dict[str, str]:
-    """Return the ties among tensors of one shape; only tensors with the same sample are read, each of them once."""
+    """Return the ties among tensors of one shape; only tensors with equal samples are read in full, each once."""
     ties: dict[str, str] = {}
     by_sample: dict[bytes, list[Tensor]] = {}
     for tensor in tensors:
@@ -106,7 +106,7 @@ def _ties_among(tensors: Sequence[Tensor]) -> dict[str, str]:
 
 
 def _ties_of_equal(tensors: Sequence[Tensor]) -> dict[str, str]:
-    """Return the ties among tensors of one shape; each is tied to the first with the same bytes, if they may be."""
+    """Return the ties among tensors of one shape; a tensor is tied to the first with equal bytes if `_may_be_tied`."""
     ties: dict[str, str] = {}
     first_by_digest: dict[bytes, Tensor] = {}
     for tensor in tensors:

@@ -18,14 +18,14 @@ from .outputs import check_not_an_input
 from .service import interrupt_hint, note_waiting, patient_client
 
 MAX_DIGITS = 18
-"""Maximum number of digits of a batch size, far above all that are accepted."""
+"""Maximum number of digits of a batch size, far above that of any size that is accepted."""
 
 
 class BenchOptions(TypedDict):
     """What to measure, and name, labels and priority of the job if a service measures.
 
     Names are those of the command's options. `shapes`, `patterns`, `batch`, `dtypes`, `directions` and `kernels` are
-    lists, separated by commas.
+    strings of comma-separated values.
     """
 
     model: str | None

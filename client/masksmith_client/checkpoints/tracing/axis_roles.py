@@ -17,7 +17,7 @@ def axes_from(roles: Sequence[frozenset[AxisRole]], shape: Sequence[int]) -> tup
     """Return the role of each dimension; None if they are not certain.
 
     Args:
-        roles: For each dimension, its roles in the products; an empty set if it only numbers matrices, or has length 1.
+        roles: For each dimension, its roles in the products; an empty set if it only selects a matrix, or has length 1.
         shape: For each dimension, its length.
     """
     axes: list[AxisRole | None] = []

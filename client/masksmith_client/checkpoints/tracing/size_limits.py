@@ -81,12 +81,12 @@ def excessive_stacks(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) ->
     """
     sizes = {size for shape in shapes.values() for size in shape}
     lengths = {name: parameter.shape[0] for name, parameter in model.named_parameters() if parameter.ndim >= 3}
-    unknown = {name: length for name, length in lengths.items() if length not in sizes}
-    if sum(unknown.values()) <= _limit(len(shapes)):
+    counted = {name: length for name, length in lengths.items() if length not in sizes}
+    if sum(counted.values()) <= _limit(len(shapes)):
         return None
-    name = max(unknown, key=unknown.__getitem__)
+    name = max(counted, key=counted.__getitem__)
     return (
-        f"the config's model has {sum(unknown.values())} matrices in stacks such as {name!r}, and the checkpoint has "
+        f"the config's model has {sum(counted.values())} matrices in stacks such as {name!r}, and the checkpoint has "
         f"{len(shapes)} tensor(s)"
     )
 

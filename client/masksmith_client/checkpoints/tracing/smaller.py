@@ -1,6 +1,6 @@
 """Shrink a config: same blocks and names, fewer channels, a short vocabulary.
 
-The model is then small enough to run on the CPU, with initialised parameters, where it cannot run on the meta device.
+If a model cannot run on the meta device, its smaller copy, with initialised parameters, is run on the CPU instead.
 """
 
 from __future__ import annotations
