@@ -17,7 +17,7 @@ from pathlib import Path
 import platformdirs
 from blake3 import blake3
 
-from masksmith import layouts
+from masksmith import _torch_modes, layouts
 from masksmith.layouts import Layout
 from masksmith_client.results.atomic_write import atomic_write
 
@@ -52,7 +52,8 @@ def trace_key(config: bytes, shapes: Mapping[str, tuple[int, ...]]) -> str:
 def _source_files() -> list[Path]:
     """Return the files of the modules that make a trace, and write and read it."""
     folder = Path(__file__).parent
-    modules = [Path(__file__), folder / "trace.py", folder / "traced.py", folder.parent / "submission/modules.py"]
+    modules = [folder / name for name in ("trace_cache.py", "trace.py", "traced.py", "config.py")]
+    modules += [folder.parent / "submission/modules.py", Path(_torch_modes.__file__)]
     return [*modules, *sorted((folder / "tracing").glob("*.py")), *sorted(Path(layouts.__file__).parent.glob("*.py"))]
 
 

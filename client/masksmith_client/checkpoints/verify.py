@@ -139,9 +139,12 @@ def verify_masks(
                 row, col = np.unravel_index(int(np.argmax(is_outside)), is_outside.shape)
                 first_row, first_col = band_start + int(row), int(col)
             outside_count += int(np.count_nonzero(is_outside))
-        message, index = violation_of(name), None
+        violation, index = violation_of(name), None
+        messages = [] if violation is None else [violation]
         if outside_count:
             first = first_row * masks.shape(name)[-1] + first_col
             index = tuple(int(position) for position in np.unravel_index(first, tensor.shape))
-            message = f"{count_text(outside_count)} non-zero(s) outside its mask, the first at the entry {list(index)}"
+            first_entry = f"the first at the entry {list(index)}"
+            messages.append(f"{count_text(outside_count)} non-zero(s) outside its mask, {first_entry}")
+        message = "; ".join(messages) or None
         yield CheckedTensor(name, tensor.shape, info.pattern if info else None, nonzero_count, message, index)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from masksmith import _torch_modes
 from masksmith.layouts import layers, layout
-from masksmith_client.checkpoints import trace, trace_cache, traced
+from masksmith_client.checkpoints import config, trace, trace_cache, traced
 from masksmith_client.checkpoints.checkpoint import Checkpoint
 from masksmith_client.checkpoints.tracing import watcher
 from masksmith_client.cli.app import run
@@ -75,7 +76,7 @@ def test_the_key_depends_on_config_shapes_and_versions(monkeypatch):
     assert len(others | {key}) == 5
 
 
-@pytest.mark.parametrize("module", [layout, layers, trace, traced, trace_cache, watcher, modules])
+@pytest.mark.parametrize("module", [layout, layers, trace, traced, trace_cache, watcher, modules, config, _torch_modes])
 def test_the_key_depends_on_the_code_that_makes_a_trace(module, monkeypatch):
     key, read_bytes = trace_cache.trace_key(CONFIG, SHAPES), Path.read_bytes
 

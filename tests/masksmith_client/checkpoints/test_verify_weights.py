@@ -263,6 +263,12 @@ def test_a_mask_that_breaks_its_own_pattern_is_named(pruned: Saved, tmp_path: Pa
     data[start + offset] = 255
     file.write_bytes(data)
     assert "its mask violates its pattern: 2 of" in verified(capsys, folder, code=1)["by_name"][name]["message"]
+    (shard,) = (path for path in folder.glob("model*.safetensors") if name in load_file(path))
+    weights = load_file(shard)
+    weights[name].fill_(1)
+    save_file(weights, shard)
+    message = verified(capsys, folder, code=1)["by_name"][name]["message"]
+    assert re.search(r"violates its pattern: 2 of .*; [\d,]+ non-zero\(s\) outside its mask, the first at", message)
 
 
 def masks_of(path: Path, masks: dict[str, tuple[int, ...]], pattern: str = "2:4") -> Path:
