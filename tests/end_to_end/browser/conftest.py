@@ -27,7 +27,10 @@ class Browser:
         self.driver, self.url = driver, url
 
     def open(self, path):
+        """Load a page completely; on a busy machine the driver returns before the page is parsed."""
+        self.run("window.isPreviousPage = true")
         self.driver.get(self.url + path)
+        self.until(lambda: self.run("return !window.isPreviousPage && document.readyState === 'complete'"))
 
     def find(self, selector):
         return self.until(lambda: self.driver.find_elements(By.CSS_SELECTOR, selector))[0]
