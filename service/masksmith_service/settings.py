@@ -114,7 +114,9 @@ class Settings(StateSettings):
         url = urlsplit(text) if is_http_address(text) else None
         is_safe = url is not None and (url.scheme == "https" or is_loopback(url.hostname or ""))
         if text and (url is None or not is_safe or "@" in url.netloc):
-            raise ValueError("must be an https:// address without a user name, spaces and a query")
+            raise ValueError(
+                "must be an https:// address (http:// on loopback only) without a user name, spaces and a query"
+            )
         return text
 
     @field_validator("oidc_audience")

@@ -42,6 +42,9 @@ _SCALE_NAMES = ((re.compile(r"(?:^|\.)SCB$"), "bitsandbytes"), (re.compile(r"_sc
 _SCALE_SUFFIXES = ("_scale", ".scale")
 """Suffixes of all other scales: the name of such a scale is its weight's name with one of these suffixes added."""
 
+_SCALED_METHODS = {"F8": "fp8", "F6": "fp6", "F4": "fp4", "I8": "int8", "U8": "int8"}
+"""Methods that store weights of at most 8 bits with a scale, by the first two characters of the dtype's name."""
+
 _FORMATS_READ_THROUGH_SCALES = frozenset({"float-quantized", "naive-quantized"})
 """Formats of compressed-tensors in which weights of 8-bit floats are read through their scales."""
 
@@ -183,9 +186,9 @@ def _scaled_message(dtypes: Mapping[str, str]) -> str | None:
     if message is not None:
         return message
     for name, dtype in dtypes.items():
-        has_at_most_8_bits = dtype.startswith(("F8", "F4", "F6", "I8", "U8"))
-        if has_at_most_8_bits and any(name + suffix in dtypes for suffix in _SCALE_SUFFIXES):
-            return _name_message(name, "fp8" if dtype.startswith("F") else "int8")
+        method = _SCALED_METHODS.get(dtype[:2])
+        if method is not None and any(name + suffix in dtypes for suffix in _SCALE_SUFFIXES):
+            return _name_message(name, method)
     return None
 
 

@@ -52,7 +52,7 @@ def make_steps(checkpoint: Checkpoint, choice: Choice) -> Steps:
     """
     by_file: dict[Path, list[Step]] = {}
     first_written: dict[str, Tensor] = {}
-    mask_names: list[str] = []
+    mask_names: dict[str, None] = {}
     for file, header in checkpoint.headers.items():
         steps = by_file.setdefault(file, [])
         for entry in sorted(header.tensors.values(), key=lambda entry: (entry.start, entry.stop)):
@@ -66,6 +66,6 @@ def make_steps(checkpoint: Checkpoint, choice: Choice) -> Steps:
             solves = parameter not in first_written
             first = first_written.setdefault(parameter, Tensor.of(file, entry))
             if writes_mask:
-                mask_names.append(entry.name)
+                mask_names[entry.name] = None
             steps.append(Step(entry, source, chosen, solves, writes_mask, first))
-    return Steps(by_file, mask_names)
+    return Steps(by_file, list(mask_names))

@@ -109,5 +109,7 @@ def _split(text: str) -> list[str]:
 
 def _parse_batch(text: str) -> int:
     if not text.isdecimal() or len(text) > MAX_DIGITS:
-        raise InputError(f"--batch: {text[:80]!r} is not a whole number; use numbers such as 1,32,256")
+        raise InputError(
+            f"--batch: {text[:80]!r} is not a whole number of at most {MAX_DIGITS} digits; use numbers such as 1,32,256"
+        )
     return int(text)

@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from masksmith_client.checkpoints.checkpoint import Checkpoint
+from masksmith_client.checkpoints.quantised import quantisation_message
 
 
 @pytest.mark.parametrize(
@@ -57,3 +58,13 @@ def test_settings_of_a_quantisation_inside_a_part_of_the_config_are_named(tmp_pa
 def test_a_table_named_centroids_alone_is_no_quantisation(tmp_path: Path) -> None:
     save_file({"memory.centroids.weight": np.ones((16, 16), np.float32)}, tmp_path / "model.safetensors")
     assert Checkpoint.open(tmp_path).quantisation is None
+
+
+@pytest.mark.parametrize(
+    ("dtype", "method"), [("F8_E4M3", "fp8"), ("F6_E2M3", "fp6"), ("F4", "fp4"), ("I8", "int8"), ("U8", "int8")]
+)
+def test_the_method_of_weights_with_a_scale_is_named_by_their_dtype(dtype: str, method: str) -> None:
+    message = quantisation_message(None, {"up.weight": dtype, "up.weight_scale": "F32"})
+    assert message is not None
+    assert f"({method})" in message
+    assert ("add the config.json" in message) == (method == "fp8")
