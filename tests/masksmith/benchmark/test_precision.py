@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 # Each setting is made in a child process: what one interface has set, the other cannot unset.
 SCRIPT = """
 import os, torch
@@ -65,6 +67,7 @@ for setting, is_tf32 in (
 """
 
 
+@pytest.mark.torch
 def test_the_precision_is_full_and_restored():
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
