@@ -20,7 +20,7 @@ from .patterns.geometry import check_tile
 
 SMALLEST_NUMBER = 5e-324
 SMALLEST_UNFLUSHED = {4: 2.0**-126, 8: 2.0**-960}
-"""By the bytes of a score, the lower limit of scores other than 0 in a thread that replaces subnormal numbers by 0.
+"""Lower limit of non-zero scores in a thread that replaces subnormal numbers by 0, by the bytes of a score.
 
 Such a thread would take smaller scores, or in float64 the rounding errors of their sums, for 0.
 """

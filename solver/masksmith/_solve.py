@@ -117,7 +117,7 @@ def solve_many(
     view: View = "channels-last",
     layout: Mapping[str, Layout | str] | None = None,
 ) -> dict[str, Solution]:
-    """Solve many tensors, with the tiles of all those on the CPU in parallel.
+    """Solve many tensors; the tiles of all tensors on the CPU are solved in parallel.
 
     Tensors with equal scores, pattern and layout and the same warm start, such as tied weights, are solved once and
     share the solution: a change of its mask in place changes it for all of them.

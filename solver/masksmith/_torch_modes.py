@@ -103,7 +103,7 @@ def _nothing() -> None:
 
 
 def _switch_fused_attention_off() -> Callable[[], None]:
-    """Switch it off from now on; return a function that restores the setting."""
+    """Switch fused attention off from now on; return a function that restores the setting."""
     import torch
 
     was_enabled = torch.backends.mha.get_fastpath_enabled()

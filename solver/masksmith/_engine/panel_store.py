@@ -54,7 +54,7 @@ class _PanelSums:
 
     Attributes:
         total: All scores.
-        kept_score: Kept scores, without the bonus of hysteresis; without hysteresis not computed, and 0.
+        kept_score: Kept scores, without the hysteresis bonus; 0 (not computed) if there is no hysteresis.
         edge_score: Scores of the dense edge, with the bonus of hysteresis.
         kept: Number of kept entries.
         seconds: Seconds of solving.

@@ -26,8 +26,8 @@ class MaskCalculator:
         power: Exponent of the magnitudes.
         solver: Solver; by default the best one for the pattern.
         layout: How parameters are made of matrices, as in `masksmith.solve`; by default `[out, in, *kernel]`. A
-            parameter does not show its layer, so for layers that store it otherwise, such as `transformers.Conv1D`
-            (`"in out"`), make a calculator of their own.
+            parameter does not show its layer, so layers that store it otherwise, such as `transformers.Conv1D`
+            (`"in out"`), need another calculator.
     """
 
     pattern: Pattern | str

@@ -24,7 +24,7 @@ def to_semi_structured(weight: Tensor, mask: Tensor) -> Tensor:
     Args:
         weight: `[out, in]` on a CUDA device, float16, bfloat16 or int8; both dimensions multiples of 16 (int8: 32)
             for cuSPARSELt.
-        mask: Bool, or numbers, as for `to_bsr`; 2 of every 4 along `in` are kept at most.
+        mask: Bool, or numbers, as for `to_bsr`; at most 2 of every 4 entries along `in` are kept.
 
     Returns:
         `torch.sparse.to_sparse_semi_structured` of the weight with zeros; use it as the weight of a linear layer.

@@ -77,7 +77,8 @@ class GpuMonitor:
 def merge_states(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the last of a case's states, with the SM clock of the first, and the throttling of all of them.
 
-    {} for a CPU. If NVML is unavailable, only `missing`; without `throttled` if no state has it, since it is unknown.
+    The result is empty for a CPU, and has only `missing` if NVML is unavailable. If no state has `throttled`, the
+    result has none either, since throttling is then unknown.
     """
     first, last = states[0], states[-1]
     if not last or "missing" in last:

@@ -16,7 +16,7 @@ AfterRound = Callable[[], None]
 
 
 def do_nothing() -> None:
-    """Be the default of `AfterRound`."""
+    """Do nothing; the default for `after_round`."""
 
 
 @dataclass(frozen=True)

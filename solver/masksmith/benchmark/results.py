@@ -81,7 +81,7 @@ class Measurement:
 
 
 def timings_of_one_kind(measurements: Iterable[Measurement]) -> Callable[[Measurement], Timing]:
-    """Return the function that gives the time of each of these measurements that can be added to those of the others.
+    """Return a function that maps each of these measurements to its time, so that the times can be added.
 
     Times are of graph replays if all of the measurements have one, else of eager calls: a replay is without the
     overhead of Python and the launch, which eager calls include.

@@ -29,7 +29,7 @@ class LayerAccumulator:
         max_samples: Largest number of input rows that are kept as activations.
 
     Attributes:
-        modules: The layer; the caller appends the layers that share its weight.
+        modules: The layer, followed by the layers that share its weight, which the caller appends.
         samples: Number of all input rows so far, not only of those that are kept.
         calls: Number of calls of the layers so far.
         batches: Number of batches so far whose gradient was added.

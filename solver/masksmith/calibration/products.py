@@ -188,8 +188,8 @@ class ProductRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def has_own_forward(module: torch.nn.Module) -> bool:
     """Whether a layer computes anything else than its base class defines.
 
-    That is by a subclass, by a `forward` set on the layer, or by one set on the base class itself, or by another
-    function in the place of torch's own, as of `torch.nn.functional.linear`.
+    It does if its class overrides the computation, if a `forward` was set on the layer or on the base class itself, or
+    if a function of torch that it calls was replaced, such as `torch.nn.functional.linear`.
     """
     base = next((each for each in type(module).__mro__ if each in FUNCTIONS), None)
     if is_transformers_conv1d(module):

@@ -22,7 +22,7 @@ class UnfollowedUses(Generic[Weight]):
     """Finds operations through which a weight has an effect that products with the weight do not show.
 
     A tensor that is computed from weights alone, or entry by entry, is remembered: an operation on it and on other
-    tensors uses these weights. What has fewer entries than they have, such as a norm, is not remembered.
+    tensors uses these weights. A result with fewer entries than the weights, such as a norm, is not remembered.
 
     Args:
         weights_in: Returns the weights that a tensor is known to contain: it is in their memory, or a copy of them.
@@ -59,7 +59,7 @@ class UnfollowedUses(Generic[Weight]):
         others = [each for each in arguments if not self._is_from_weights(each)]
         shapes = [each.shape for each, _ in sources]
         if others and not (is_entrywise and all(each.shape in shapes for each in new)):
-            # A number from a weight and a tensor of its shape is a term of the loss, such as a distance.
+            # A single number computed from a weight and tensors of its shape is a term of the loss, such as a distance.
             is_term = all(each.shape in shapes for each in others) and all(each.numel() == 1 for each in new)
             return weights if new and not is_term else set()
         for result in new:

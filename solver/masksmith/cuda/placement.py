@@ -55,7 +55,7 @@ def solve_on_device(problem: Problem, solver: Solver) -> Solution | str | None:
 
 
 def with_fallback_reason(solution: Solution, reason: str | None) -> Solution:
-    """Add the reason for a CPU fallback, and the CPU as the device, to a solution's stats; nothing without a reason."""
+    """Add the reason for a CPU fallback, and the CPU as the device, to a solution's stats; None changes nothing."""
     if reason is None:
         return solution
     return replace(solution, stats={**solution.stats, "fallback": reason, "device": "cpu"})

@@ -70,7 +70,7 @@ class Unclear:
     """The result for a tensor that gets no layout.
 
     Attributes:
-        reason: Why; if a layout by the caller can help, it says so.
+        reason: Why the tensor gets none; it says so if a layout given by the caller can help.
     """
 
     reason: str
@@ -112,8 +112,8 @@ class Architecture:
     def is_outside_layers(self, name: str, shape: Sequence[int]) -> bool:
         """Whether a matrix belongs to no layer, by its name, which is not that of a layer's weight.
 
-        False if no tensor of the checkpoint has such a name, since names then decide nothing; also for a name without
-        dots, which the caller has chosen, and for a tensor that is no matrix.
+        False if no tensor of the checkpoint has the name of a layer's weight, since names then decide nothing; also for
+        a name without dots, which the caller has chosen, and for a tensor that is no matrix.
         """
         return len(shape) == 2 and "." in name and self._has_layer_weights and not is_named_as_layer(name)
 
@@ -141,7 +141,8 @@ class Architecture:
     def _is_plain_by_norm(self, name: str, shape: Sequence[int]) -> bool:
         """Whether a batch norm beside a convolution has one entry for each place of its first axis.
 
-        Only this is concluded from it: one that comes before a plain convolution is like one after a transposed one.
+        A norm with one entry for each place of the second axis shows nothing: it may come before a plain convolution
+        or after a transposed one.
         """
         mean_shape = tuple(self._shapes.get(sibling_mean_name(name) or "", ()))
         return shape[0] != shape[1] and mean_shape == (shape[0],)

@@ -88,10 +88,10 @@ def is_plain_or_transposed_by_name(name: str, shape: Sequence[int]) -> bool:
 
 
 def is_plain_or_transposed_by_kernel(name: str, shape: Sequence[int]) -> bool:
-    """Whether all sides of the kernel are even, as those of most transposed convolutions are, and of few plain ones.
+    """Whether all sides of the kernel are even, as in most transposed convolutions and few plain ones.
 
-    False for names of plain convolutions that have such kernels, as those that reduce the resolution, and the short
-    ones over a sequence, of one input each.
+    False for names of the plain convolutions that often have such kernels: those that reduce the resolution, and short
+    depthwise ones over a sequence.
     """
     is_short = len(shape) == 3 and shape[1] == 1 and _SHORT_CONVOLUTION.search(name) is not None
     return _has_even_kernel(shape) and _PLAIN_NAME.search(name) is None and not is_short
