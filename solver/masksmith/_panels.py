@@ -5,7 +5,6 @@ A tensor is processed panel by panel: solver, certificate, output. Only the curr
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeGuard, cast
 
@@ -85,27 +84,34 @@ class PanelAnswer:
 
 def read_only(panel: Panel) -> Panel:
     """Return a panel that a solver cannot change, except its output buffer; it shares the memory of the panel."""
-    forced = None if panel.forced is None else _view(panel.forced, writeable=False)
+    forced = None if panel.forced is None else _read_only(panel.forced)
     duals = panel.start_duals
     if duals is not None:
-        duals = _view(duals[0], writeable=False), _view(duals[1], writeable=False)
-    return replace(panel, scores=_view(panel.scores, writeable=False), forced=forced, start_duals=duals)
+        duals = _read_only(duals[0]), _read_only(duals[1])
+    return replace(panel, scores=_read_only(panel.scores), forced=forced, start_duals=duals)
 
 
 def for_kernels(panel: Panel) -> Panel:
     """Return a panel with the types of arrays that kernels are compiled for: numba tells read-only arrays from others.
 
-    Scores whose own memory is read-only stay so, and their kernels are compiled for them.
+    Arrays in memory that is read-only itself are copied.
     """
-    forced = None if panel.forced is None else _view(panel.forced, writeable=True)
-    return replace(panel, scores=_view(panel.scores, writeable=True), forced=forced)
+    forced = None if panel.forced is None else _writable(panel.forced)
+    return replace(panel, scores=_writable(panel.scores), forced=forced)
 
 
-def _view(array: Any, *, writeable: bool) -> Any:
+def _read_only(array: Any) -> Any:
     view = array.view()
-    # Of memory that is read-only itself there is no other view.
-    with suppress(ValueError):
-        view.flags.writeable = writeable
+    view.flags.writeable = False
+    return view
+
+
+def _writable(array: Any) -> Any:
+    view = array.view()
+    try:
+        view.flags.writeable = True
+    except ValueError:  # The memory itself is read-only.
+        return array.copy()
     return view
 
 

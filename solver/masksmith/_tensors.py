@@ -184,7 +184,11 @@ class MatrixReader:
             self._tensor = self._flatten(self._tensor).T
 
     def rows(self, first: int, last: int) -> Matrix:
-        """Read rows `first` to `last` (exclusive) as a C-contiguous matrix; a view if possible."""
+        """Read rows `first` to `last` (exclusive) as a C-contiguous, writable matrix; a view if possible.
+
+        Rows in read-only memory, such as those of a mapped file, are copied: numba would compile every kernel a second
+        time for them, which takes much longer than the copy.
+        """
         if self._has_rows:
             return self._read_rows(first, last)
         rows = self._tensor[first:last]
@@ -194,7 +198,7 @@ class MatrixReader:
             rows = rows.to(dtype=_torch_float(rows)).cpu().numpy()
         elif rows.dtype not in NUMPY_FLOATS:
             rows = rows.astype(np.float32)
-        return np.ascontiguousarray(rows)
+        return np.require(rows, requirements=["C", "W"])
 
     def matrix(self) -> Any:
         """Return the whole matrix that `rows` reads, with the tensor's dtype and on its device; a view if possible."""
@@ -209,7 +213,7 @@ class MatrixReader:
         return bool((self._tensor != self._tensor).any())
 
     def _read_rows(self, first: int, last: int) -> Matrix:
-        rows: Matrix = np.ascontiguousarray(self._tensor.rows(first, last))
+        rows: Matrix = np.require(self._tensor.rows(first, last), requirements=["C", "W"])
         if rows.shape != (last - first, self.shape[1]) or rows.dtype != self._tensor.dtype:
             expected = f"{_dtype_name(self._tensor)} [{last - first}, {self.shape[1]}]"
             raise ScoresError(
