@@ -11,11 +11,11 @@ from pathlib import Path
 from masksmith_wire.output_names import PICKLE_SUFFIXES, is_index_name
 
 _PART = re.compile(r"-\d+-of-\d+\.\w+$")
-"""The end of the name of a part of a model."""
+"""How the name of one file of a sharded model ends, such as `-00001-of-00004.bin`."""
 _PART_OF_SPLIT_TENSORS = re.compile(
     r"^consolidated\.\d+\.pth$|^mp_rank_\d+|^(?:layer|model)_\d+-model_\d+-|zero_pp_rank_\d+"
 )
-"""Names of parts that each have a part of every tensor, or of the optimizer's state: of Meta, Megatron, DeepSpeed."""
+"""Names of files and folders of Meta, Megatron and DeepSpeed with a part of each tensor or of the optimizer state."""
 
 STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")
 """Members in which training checkpoints commonly store the model's state dict, beside that of the optimizer."""
@@ -25,7 +25,8 @@ _SPLIT_TENSORS_ADVICE = (
     "architecture there, or with the tool of the program that wrote it"
 )
 
-_SHOWN = 4
+_MAX_SHOWN = 4
+"""Maximum number of directories that a message names."""
 
 
 def pickle_message(path: Path) -> str:
@@ -112,5 +113,5 @@ def _has_split_tensors(path: Path) -> bool:
 def _models_text(models: Sequence[Path]) -> str:
     if not models:
         return ""
-    more = ", ..." if len(models) > _SHOWN else ""
-    return f", but these directories contain some; name one of them: {', '.join(map(str, models[:_SHOWN]))}{more}"
+    more = ", ..." if len(models) > _MAX_SHOWN else ""
+    return f", but these directories contain some; name one of them: {', '.join(map(str, models[:_MAX_SHOWN]))}{more}"

@@ -94,10 +94,10 @@ def write_copy(checkpoint: Checkpoint, output: Path, values: Values, digest: str
 
 
 def _finished_names(checkpoint: Checkpoint, output: Path, journal: Journal) -> set[str]:
-    """Return the names of the files that an earlier run finished and that are as it wrote them.
+    """Return the names of the files that an earlier run finished and that have not changed since.
 
     Raises:
-        InputError: If the input of one of them has changed since.
+        InputError: If the input file of a finished file has changed since.
     """
     lines = {line["file"]: line for line in journal.lines if "output" in line}
     changed_inputs = changed_files(checkpoint.folder, {name: line["input"] for name, line in lines.items()})
@@ -121,7 +121,7 @@ def _write_file(
     """Write an output file; returns the digests of the input file and of the output file.
 
     Raises:
-        InputError: If the input file is not as `files`, the result of `state_of_files`, says.
+        InputError: If the input file has changed since `state_of_files` returned `files`.
     """
     header = checkpoint.headers[file]
     with PartialFile(output / file.name) as part, file.open("rb", buffering=0) as source:
@@ -132,7 +132,7 @@ def _write_file(
             if pieces is not None:
                 shard.write_values(entry, pieces)
         shard.copy_to(header.file_bytes)
-        # The values may be made from another version of the file than is copied here.
+        # If the file was replaced during the copy, `values` may have read another version than the one copied here.
         if not is_unchanged(file, files):
             raise _changed_input_error(file, output)
         part.finish()

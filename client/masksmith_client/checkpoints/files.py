@@ -17,10 +17,10 @@ from .conversion_advice import no_weights_message, pickle_message
 
 
 def find_weights(path: Path) -> Path:
-    """Return the `.safetensors` file or the index of a checkpoint: the path itself, or the one in a directory.
+    """Return a checkpoint's `.safetensors` file or index: the path itself, or, for a directory, the one in it.
 
-    An index in a directory has priority over its `.safetensors` files. The path of a file is returned unless its name
-    is that of a pickle or of an index of pickles.
+    An index in a directory has priority over its `.safetensors` files. The path of a file is returned as it is, but
+    refused if the file's name is that of a pickle or of an index of pickles.
 
     Raises:
         InputError: If the path does not exist, or is neither a file nor a directory; if a directory has no weights
@@ -92,7 +92,7 @@ def read_weight_map(index: Path) -> dict[str, str]:
 
 
 def is_listed(file: Path) -> bool:
-    """Whether an index in the file's directory lists the file, or may list it, because the index cannot be read."""
+    """Whether an index in the file's directory lists the file; True also if such an index cannot be read."""
     return any(
         _may_list(index, file.name)
         for index in file.parent.glob("*.json")

@@ -23,7 +23,7 @@ class MasksOutput:
         self._header = file_header({name: _info(tensor) for name, tensor in tensors.items()})
         self._shapes: Mapping[str, tuple[int, ...]] = {name: tensor.shape for name, tensor in tensors.items()}
         sizes = [packed_bytes(shape) for shape in self._shapes.values()]
-        # The last of the sums is no start, but the end of the file.
+        # The last sum is the end of the file, not the start of a mask.
         self._starts = dict(zip(names, accumulate(sizes, initial=len(self._header)), strict=False))
         self.total_bytes = len(self._header) + sum(sizes)
         self.file = PartialFile(target)

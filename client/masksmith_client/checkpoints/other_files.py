@@ -22,8 +22,8 @@ class OtherFiles:
 
     Attributes:
         copied: Files to copy.
-        not_copied: Files and folders that are not copied: those with weights that are not pruned; those that masksmith
-            made; links to folders; and what is neither file nor folder, such as a pipe.
+        not_copied: Files and folders that are not copied: other files of weights, such as the same model in another
+            format; those that masksmith made; links to folders; and what is neither file nor folder, such as a pipe.
         broken_links: Links that would be copied as files, but lead to no file.
     """
 

@@ -62,7 +62,7 @@ def state_of_files(checkpoint: Checkpoint) -> dict[str, list[Any]]:
     files: dict[str, list[Any]] = {}
     for file, header in checkpoint.headers.items():
         state = file.stat()
-        # The header is read after `stat`: if the file is replaced in between or later, `is_unchanged` finds it.
+        # The header is read after `stat`, so that `is_unchanged` detects a file that is replaced in between or later.
         if read_file_header(file) != header:
             raise InputError(f"{file} has changed since the command began; repeat it")
         files[file.name] = [state.st_size, state.st_mtime_ns, _digest(sorted(map(repr, header.tensors.values())))]
@@ -70,9 +70,9 @@ def state_of_files(checkpoint: Checkpoint) -> dict[str, list[Any]]:
 
 
 def index_digest(checkpoint: Checkpoint) -> str:
-    """Return a digest of the order of the files of weights, the order of the tensors, and the name of each one's file.
+    """Return a digest of the order of the files of weights, the order of the tensors, and the file of each tensor.
 
-    The masks file has this order, and a tensor that is in two files is read from the one that the index names.
+    Masks are written in the order of the files; a tensor in two files is read from the one in the index.
     """
     places = [[name, tensor.file.name] for name, tensor in checkpoint.tensors.items()]
     return _digest([[file.name for file in checkpoint.headers], places])

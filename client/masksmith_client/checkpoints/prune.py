@@ -143,10 +143,11 @@ class _Run:
         return digest
 
     def _resume(self, masks: MasksOutput) -> Mapping[str, Any] | None:
-        """Restore the results of earlier runs; returns the journal's last line if its file is unfinished, else None.
+        """Restore the results of earlier runs; returns the journal's last line if it is about a tensor, else None.
 
-        All files are written again if a finished file is missing, or if the masks file or, with an update, the
-        unfinished file of weights is not as the journal says, for example after a power failure.
+        A last line about a tensor means that the tensor's file is unfinished. All files are written again, for example
+        after a power failure, if a finished file is missing, if the masks file differs from the journal, or, with an
+        update, if the unfinished file of weights does.
 
         Raises:
             InputError: If the input that earlier runs read, or a finished file of the output, has changed.
@@ -198,8 +199,8 @@ class _Run:
     def _delete_finished_files(self) -> None:
         """Delete what earlier runs finished, before all of it is written again.
 
-        They must not stay: an error before the first new line of the journal removes the journal, and a directory with
-        files but no journal would be refused when the command is repeated.
+        The files must not stay: an error before the first new line of the journal removes the journal, and a directory
+        with files but no journal would be refused when the command is repeated.
         """
         names = [*self.finished_files, RECORD_NAME]
         if len(self.finished_files) == len(self.checkpoint.headers):
@@ -289,7 +290,7 @@ class _Run:
             masks.write(packed_mask)
         if not self.updates_weights:
             return shard.write_masked(step, packed_mask)
-        # The updated values are in the output file of the first tensor. It may be the file that is being written.
+        # The updated values are in the output file of `first_written`, which may be the file that is being written.
         part.flush()
         file_of_first = self.output / step.first_written.file.name
         if file_of_first == part.target:

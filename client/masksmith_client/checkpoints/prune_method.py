@@ -54,7 +54,8 @@ class PruneMethod:
         """Parse scores and update, and check that the arguments go together.
 
         Raises:
-            InputError: If scores or update are malformed or out of their ranges, or two arguments exclude each other.
+            InputError: If scores or update are malformed or out of their ranges, or if an argument excludes another
+                one or needs one that is missing.
         """
         try:
             method = cls(

@@ -1,4 +1,4 @@
-"""Options of `Client.prune`, and how to get from them the options that choose the tensors."""
+"""Options of `Client.prune`, and how to get `ChoiceOptions` from them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ class PruneOptions(TypedDict, total=False):
         labels: See `SubmitOptions`.
         priority: See `SubmitOptions`; default `batch`.
         by_reference: Whether model, output and calibration are in roots of the service, so that the service itself
-            reads and writes them. If model or output is `s3://...`, all three must be there, whatever this option says.
+            reads and writes them. If model or output is `s3://...`, all three must be in roots, whatever this option
+            says.
         previous: Masks to compare with: a previous job, or the reference of a masks file or of an output in a root;
             only if model and output are in roots. The record of the output counts the entries that changed.
     """
@@ -52,7 +53,7 @@ class PruneOptions(TypedDict, total=False):
 
 
 def choice_options_of(pattern: PatternsByTensor, options: PruneOptions) -> ChoiceOptions:
-    """Return the options that choose the tensors, and the patterns and layouts of the tensors.
+    """Return the options that decide which tensors are masked, by which patterns, and with which layouts.
 
     Raises:
         InputError: If a pattern is malformed.

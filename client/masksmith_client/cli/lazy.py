@@ -29,7 +29,7 @@ class LazyCommand(TyperCommand):
     def __init__(self, path: str, entry: Entry) -> None:
         name = path.rpartition(" ")[2]
         panel = None if " " in path else panel_of(path)
-        # Without `short_help`, click would shorten the line of help in the list of commands that is plain text.
+        # Without `short_help`, click would shorten the line of help where it prints the list of commands as plain text.
         super().__init__(name, help=entry.help, short_help=entry.help, rich_help_panel=panel)
         self._path, self._entry = path, entry
 
@@ -41,8 +41,8 @@ class LazyCommand(TyperCommand):
         """
         function = load(self._path, self._entry)
 
-        # So that their help is fast, most commands import what they need only when they run. Only then does the import
-        # of a missing package fail.
+        # Most commands import what they need only when they run, so that their help is fast. The import of a missing
+        # package then fails inside `call`.
         @functools.wraps(function)
         def call(*values: Any, **more_values: Any) -> Any:
             with missing_packages_as_input_errors(self._path, self._entry):
@@ -110,7 +110,7 @@ def missing_packages_as_input_errors(path: str, entry: Entry) -> Iterator[None]:
 
 
 def _importer(error: ModuleNotFoundError) -> str:
-    """Return the name of the module whose import failed: the last in the traceback, without Python's own."""
+    """Return the name of the module that imports the missing package: the last in the traceback besides importlib."""
     names = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)]
     return next((name for name in reversed(names) if not name.startswith("importlib")), "masksmith_client")
 

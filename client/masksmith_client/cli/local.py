@@ -129,7 +129,7 @@ class _LocalSearch:
         """Open the file of the previous masks.
 
         Raises:
-            InputError: If it has no mask of any weight, or one whose shape is not that of its weight.
+            InputError: If the file has no mask of any weight, or if a mask and its weight differ in shape.
         """
         masks = Masks.open(path)
         weights = [weight for weight in self.weights if weight.name in masks]
@@ -152,7 +152,7 @@ class _LocalSearch:
         """Allocate the budget, if there is one, to the weights: determine each weight's pattern.
 
         Raises:
-            InputError: If the scores of a weight are invalid, since the allocation needs all of them.
+            InputError: If the budget does not fit the pattern, or if the scores of a weight are invalid.
         """
         if self._budget is None:
             return
@@ -268,7 +268,7 @@ class _LocalSearch:
             self._library.WeightError: Code.INVALID_SCORES,
         }
         code = next((codes[kind] for kind in type(error).__mro__ if kind in codes), Code.SOLVER_REFUSED)
-        self.updated_weights.pop(weight.name, None)  # It is there if the weight was updated, but not measured.
+        self.updated_weights.pop(weight.name, None)  # It exists if the update succeeded, but the measurement failed.
         index = getattr(error, "index", None)
         tensor_error = TensorError(code=code, message=str(error), index=None if index is None else list(index))
         self.reports[weight.name] = TensorReport(

@@ -127,7 +127,7 @@ def check_download_output(output: Path) -> None:
 
 
 def _files_of_model(folder: Path) -> list[Path]:
-    """Return the files of the model in a directory; empty if it has no weights, or it is not known which they are."""
+    """Return the files of the model in a directory; empty if its weights are missing, ambiguous or unreadable."""
     try:
         return model_files(Checkpoint.open(folder))
     except InputError:
@@ -156,7 +156,7 @@ def weights_written_to(output: Path, model: Path) -> Iterator[Path]:
     weights.
 
     Raises:
-        InputError: For a directory, if the model has weights with scales, or as `write_copy` raises it.
+        InputError: For a directory, if the model has weights with scales, or for a reason of `write_copy`.
     """
     if not is_folder_output(output, model):
         with written_to(output) as file:

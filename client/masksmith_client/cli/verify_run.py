@@ -109,8 +109,9 @@ def _show_table(results: list[dict[str, Any]]) -> None:
         ],
         left_aligned=2,
     )
-    masks, violating = count_text(len(results)), sum(not result["ok"] for result in results)
-    if violating:
-        print_line(f"{count_text(violating)} of {masks} mask(s) violate their patterns, or do not fit them")
+    mask_count_text, violation_count = count_text(len(results)), sum(not result["ok"] for result in results)
+    if violation_count:
+        violation_text = count_text(violation_count)
+        print_line(f"{violation_text} of {mask_count_text} mask(s) violate their patterns, or do not fit them")
     else:
-        print_line(f"{masks} mask(s): all satisfy their patterns")
+        print_line(f"{mask_count_text} mask(s): all satisfy their patterns")

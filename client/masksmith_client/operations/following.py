@@ -41,7 +41,7 @@ async def wait_for_start(
 
 
 def queue_note(document: Job) -> str:
-    """Say what a queued job waits for: a worker, if no living one takes it, or its turn, with the position if known."""
+    """Say what a queued job waits for: a worker if no live one takes it, else its turn, with its position if known."""
     if document.waiting_for is not None:
         return f"waits: {document.waiting_for}"
     return "queued" if document.position is None else f"queued: {document.position}"
@@ -50,8 +50,8 @@ def queue_note(document: Job) -> str:
 async def stream_events(session: ServiceSession, job: JobView, deadline: Deadline) -> AsyncGenerator[Event, None]:
     """Yield a job's events until its last one or until the deadline is near, over as many streams as it takes.
 
-    After a stream without an event the job is polled; if it has ended, its progress and state are the last events. It
-    is polled, too, while the service asks to open no stream.
+    After a stream without an event the job is polled; if it has ended, its progress and state are the last events. The
+    job is also polled while a `Retry-After` of the service forbids another stream.
 
     Raises:
         ClientError: If the job does not exist any more, or the service is unreachable for too long.

@@ -171,10 +171,10 @@ async def download_weights(session: ServiceSession, job: JobView, masks: Masks |
 
 
 async def _refresh_list_entry(session: ServiceSession, job: JobView) -> None:
-    """Read a job's document again if it is only the job's entry in lists.
+    """Read the whole document of a job if `job.document` is only the job's entry in lists.
 
-    The service answers the request that creates a job with the entry if it cannot read the whole document at that
-    moment. An entry has neither tensors nor options.
+    An entry has neither tensors nor options. The service answers a submission with the entry if it has too little
+    memory for the whole document at that moment.
     """
     document = job.document
     if document.progress.total > 0 and not (document.tensors or document.cases or document.skipped):

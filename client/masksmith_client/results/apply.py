@@ -64,7 +64,7 @@ def apply_masks(
             mask and its tensor differ in shape; if entries of the tensor's dtype cannot be set to zero one by one; if
             the model is quantised so that zeros are not stored as zeros; if masks of tied weights differ; if
             `write_copy` refuses the directory; or if `output` is one of several files of the model.
-        WireError: If a mask does not have its digests, or a downloaded one violates its pattern. The patterns of an
+        WireError: If a mask does not match its digests, or a downloaded mask violates its pattern. The patterns of an
             opened file are not checked here: `Masks.verify` and `masksmith verify` check them.
     """
     check_tensor_file_name(output)
@@ -116,7 +116,7 @@ def _write_folder(
 
 
 def model_bytes(model: Path, output: Path) -> int:
-    """Return the number of bytes that `apply_masks` reports to `on_bytes`: whole files if it writes a directory."""
+    """Return the sum of what `apply_masks` passes to `on_bytes`: sizes of files for a directory, else of tensors."""
     if is_folder_output(output, model):
         return sum(header.file_bytes for header in Checkpoint.open(model).headers.values())
     return sum(tensor.data_bytes for tensor in list_tensors(model))

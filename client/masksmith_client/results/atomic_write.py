@@ -42,7 +42,7 @@ def refuse_link_to_blob(target: Path) -> None:
     """Refuse to replace a file of a download cache through a link to it.
 
     In the cache of the Hugging Face hub, files are in a folder `blobs`, named by their digests, and each revision of a
-    model has links to them: a file that one of the links replaces would be replaced in all revisions.
+    model has links to them: a file that is replaced through one link changes in all revisions.
 
     Raises:
         InputError: If the target is such a link.

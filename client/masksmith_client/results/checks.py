@@ -24,8 +24,8 @@ def expected_tensors(document: JobDocument, requested: Mapping[str, ExpectedTens
 
     Raises:
         WireError: If the job has a tensor that was not requested, or was requested with another shape; if a requested
-            tensor is neither in the job nor skipped; or if the job has succeeded although none of its tensors was
-            solved, unless all requested tensors were skipped.
+            tensor is neither in the job nor skipped; or if some requested tensor was not skipped, and the job has
+            succeeded without a solved tensor.
     """
     expected = {}
     for report in document.tensors:
@@ -95,8 +95,8 @@ def check_weight(entry: TensorEntry, expected: ExpectedTensor) -> None:
     """Check shape and dtype of an updated weight, as the header of its file states them.
 
     Raises:
-        WireError: If it has another shape or dtype than the weight, if the shape is not that of a weight, or if its
-            dtype cannot hold updated weights.
+        WireError: If it has another shape or dtype than the weight, if it has no dimension or no entry, or if its dtype
+            cannot hold updated weights.
     """
     if entry.shape != expected.shape or not expected.shape or 0 in expected.shape:
         raise WireError(

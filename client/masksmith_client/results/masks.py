@@ -89,13 +89,13 @@ class Masks(TensorFile):
         return dtypes == {"BOOL"} or (METADATA_KEY in header.metadata and dtypes <= {"BOOL", "U8"})
 
     def check(self, expected: Mapping[str, ExpectedTensor]) -> None:
-        """Check that the file holds these masks, and that the bytes of each mask have its digests.
+        """Check that the file holds exactly these masks, and that the bytes of each mask match its digests.
 
         The pattern of a downloaded mask is checked when the mask is first read, or when all masks are saved. In an
         opened file, only `verify` checks patterns.
 
         Raises:
-            WireError: If the file holds other masks, or a mask does not have its digests.
+            WireError: If the file holds other masks, or a mask does not match its digests.
         """
         check_names(self._header, expected, "masks")
         for name, entry in self._entries.items():
@@ -128,7 +128,7 @@ class Masks(TensorFile):
         Raises:
             InputError: If a weight or needed scores are missing; if `scores` has a name without a mask; if shapes
                 differ; or if `prove` is set and a mask's pattern is not known.
-            WireError: If a mask does not have its digests, or violates its pattern.
+            WireError: If a mask does not match its digests, or violates its pattern.
         """
         missing = sorted(set(self) - set(weights) - set(scores or {}))
         if missing:
@@ -141,11 +141,11 @@ class Masks(TensorFile):
         scores_by_name, proofs = scores or {}, {}
         for name in self:
             mask, info, report = self._unpack_and_check(self._entries[name]), self.infos.get(name), reports.get(name)
-            has_scores_of_weight = name not in scores_by_name
-            values = in_shape_of_mask(weights[name] if has_scores_of_weight else scores_by_name[name], mask.shape)
-            mask_scores = scores_of(method, values, name, info) if has_scores_of_weight else values
+            is_scored_here = name not in scores_by_name
+            values = in_shape_of_mask(weights[name] if is_scored_here else scores_by_name[name], mask.shape)
+            mask_scores = scores_of(method, values, name, info) if is_scored_here else values
             objective = kept_objective(name, mask, mask_scores, info)
-            if has_scores_of_weight:  # The method `given` takes the weights themselves: an assumption.
+            if is_scored_here:  # For the method `given`, `scores_of` assumes that the weight itself is the scores.
                 check_assumed_scores(method, name, objective, report)
             proofs[name] = check_proof(name, objective, mask_scores, info, report, prove=prove)
         return proofs
@@ -202,7 +202,7 @@ class Masks(TensorFile):
         """Return a mask as a bool array, after the checks of its digests and its pattern that were not yet done.
 
         Raises:
-            WireError: If the mask does not have its digests, or a downloaded one violates its pattern.
+            WireError: If the mask does not match its digests, or a downloaded mask violates its pattern.
         """
         is_unchecked = entry.name in self._names_with_unchecked_pattern
         return self._unpack_and_check(entry) if is_unchecked else self._unpack(entry)
@@ -225,7 +225,7 @@ class Masks(TensorFile):
         """Check the digests of a mask, once; a mask that another program wrote has none.
 
         Raises:
-            WireError: If the mask's bytes do not have these digests.
+            WireError: If the mask's bytes do not match these digests.
         """
         info, entry = self.infos.get(name), self._entries[name]
         if info is None or not info.digests or name in self._names_with_checked_digests:

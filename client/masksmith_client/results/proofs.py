@@ -26,8 +26,8 @@ class CheckedProof:
     """The result of a check of a mask.
 
     Attributes:
-        ok: Whether the mask keeps the score that the job claims, if there is a job; no more than the bound, if there is
-            one; and as much as the bound, if the job claims an optimum.
+        ok: Whether the score that the mask keeps is finite, equals what the job claims (if there is a job), is at most
+            the bound (if there is a bound), and equals the bound (if the job claims an optimum).
         message: One sentence that describes the result.
         objective: Score that the mask keeps, computed in this process, see `kept_objective`.
         claimed_objective: Objective in the job's document; None without a job.

@@ -149,7 +149,7 @@ def _read_layers(model: object, layers: Sequence[str] | None, exclude: Sequence[
 
 
 def _parse_shapes(model: object) -> list[Layer] | None:
-    """Return the layers if `model` is one shape or several as texts; None if it is a path or not a text.
+    """Return the layers if `model` is a string or strings with shapes; None for an existing path or another type.
 
     Raises:
         InputError: If a text is neither a shape nor an existing path.

@@ -41,8 +41,8 @@ def list_model_tensors(path: Path, *, trust_remote_code: bool = False) -> tuple[
         replace(
             weight,
             layout=candidate.layout,
-            # A candidate has a reason if it is dense by default, a `StreamedTensor` only if no glob selects it, either.
-            # The other reasons are not copied: they follow from the name, and `select` finds them again.
+            # In a `StreamedTensor`, this reason also means that no glob selects the tensor. For other tensors it is not
+            # copied: `candidates_of` derives their reasons again from names and shapes.
             dense_by_default_reason=candidate.dense_by_default_reason if candidate.only_by_name else None,
             file_format=candidate.file_format,
         )
@@ -50,8 +50,8 @@ def list_model_tensors(path: Path, *, trust_remote_code: bool = False) -> tuple[
             streamed_tensors(map(checkpoint.weight, checkpoint.tensors)), candidates, strict=True
         )
     ]
-    # Without a config, the only note of `candidates_in` says that there is none. The note is left out for the path of a
-    # file or of an index, beside which there often is none.
+    # Without a config, the only note of `candidates_in` is that the config is missing. It is left out for the path of a
+    # file or an index, beside which there often is no config.
     return weights, [*checkpoint.notes, *(notes if checkpoint.config is not None or path.is_dir() else ())]
 
 

@@ -28,7 +28,7 @@ class InputWeights:
         notes: Notes on the checkpoint, for example that a forward pass of the model could not be traced; none for
             weights in memory.
         ties: Groups of names whose weights are the same memory; none for files.
-        overlaps: Names of weights that share a part of their memory; none for files.
+        overlaps: Pairs of names of weights that share memory, tied weights included; none for files.
     """
 
     tensors: list[StreamedTensor]

@@ -35,8 +35,8 @@ class _Placeholder:
 def overlapping_pairs(tensors: Mapping[str, Any]) -> list[Pair]:
     """Return the pairs of torch tensors that have at least one byte of memory in common, or may have one.
 
-    Two tensors that are the same memory in the same form are such a pair, too. Other values, and tensors without
-    memory, are not considered.
+    Tied tensors, which are the same memory in the same form, are also such a pair. Values that are not torch tensors,
+    and tensors without memory, are ignored.
     """
     by_device: dict[str, list[tuple[int, int, str, npt.NDArray[Any]]]] = {}
     for name, tensor in tensors.items():
@@ -80,7 +80,7 @@ def _overlapping(places: list[tuple[int, int, str, npt.NDArray[Any]]]) -> list[P
 
 
 def _share_memory(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
-    """Whether two arrays share memory; True as well if that takes too long to find out.
+    """Whether two arrays share memory; also True if finding out would take too long.
 
     This is exact also for views with interleaved entries, such as the left and the right half of a matrix. Only strides
     that no slice or transpose has, such as `torch.as_strided` can make, take long: in the worst case, the time is

@@ -98,7 +98,7 @@ class CalibrationReader:
     def match(
         self, weights: list[StreamedTensor], required_names: Collection[str]
     ) -> tuple[AuxiliaryTensors, dict[str, str]]:
-        """Look up the statistics of each weight as `find` does; refuse a weight without any if it must not be skipped.
+        """Look up the statistics of each weight as `find` does; refuse a weight without them if it must not be skipped.
 
         Args:
             weights: The weights to mask.

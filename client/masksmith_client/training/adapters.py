@@ -100,7 +100,7 @@ def refuse_merged_modules(
     Args:
         model: A model.
         layers: Names of weights, each with the modules of the model that use the weight, by path.
-        of: What the layers are of, for messages, such as `"the copy's "`.
+        of: Prefix of the word "layer" in messages, such as `"the copy's "`.
     """
     merged_ids = {id(part) for module in model.modules() if _is_merged(module) for part in _bases_of(module)}
     for name, modules in layers if merged_ids else ():
@@ -113,7 +113,7 @@ def refuse_merged_modules(
 
 
 def _is_merged(module: torch.nn.Module) -> bool:
-    """Whether a module has an adapter that is merged; loralib's without an adapter (rank 0) say so in `eval()`, too."""
+    """Whether a module has a merged adapter; loralib's modules of rank 0 have none, but set `merged` in `eval()`."""
     # `hasattr` of the class first: a module without the attribute is the common case, and its `getattr` is slow.
     has_attribute = "merged" in vars(module) or hasattr(type(module), "merged")
     return has_attribute and getattr(module, "merged", False) is True and _has_adapter(module)
@@ -124,7 +124,7 @@ def _has_adapter(module: torch.nn.Module) -> bool:
 
 
 def _bases_of(holder: torch.nn.Module) -> Iterator[torch.nn.Module]:
-    """Iterate over the modules whose weight a merged adapter may be in: the holder of the adapter, and its modules."""
+    """Iterate over the modules whose weight a merged adapter may be in: the holder of the adapter, and its children."""
     yield holder
     yield from holder.children()
 

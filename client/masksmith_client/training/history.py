@@ -45,7 +45,7 @@ class SavedHistory:
             names: Names of the layers, each of which must have one report.
 
         Raises:
-            InputError: If a field of a report or a record is missing or has another type, the message names it; or if
+            InputError: If a field of a report or a record is missing or has another type (the message names it), or if
                 the reports are not those of the layers.
         """
         try:

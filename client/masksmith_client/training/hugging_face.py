@@ -119,7 +119,7 @@ class SparsifierCallback(TrainerCallback):  # type: ignore[misc] # transformers 
             raise InputError("Trainer.push_to_hub would upload dense weights: call sparsifier.bake() before it")
 
     def _complete(self, folder: Path, model: Any, *, is_writer: bool) -> None:
-        """Add the sparsifier's state to a checkpoint, and mask its weights; all ranks must call this if it has shards.
+        """Add the sparsifier's state to a checkpoint, and mask its weights; for a sharded model, all ranks call this.
 
         Args:
             folder: The checkpoint's folder.

@@ -136,8 +136,8 @@ def choose(
     Raises:
         InputError: If a name or glob matches nothing, a layer named in full cannot be masked, or no layer remains; if a
             layout is malformed, names no weight or does not match the weight's shape; if a selected weight shares
-            memory with another parameter; or if the model has a wrapper that does not support masks, or, if `method`
-            has parameters, one that does not support such methods.
+            memory with another parameter; or if a wrapper of the model does not support masks, or does not support the
+            parameters that `method` adds.
     """
     refuse_fsdp1(model)
     if isinstance(layers, (list, tuple)) and not layers:
@@ -280,7 +280,7 @@ def _candidate(
 def _with_shared_axes(candidate: Candidate, weight: ModelWeight, pattern: Pattern) -> Candidate:
     """Return a candidate with the reason why the modules that share it cannot share a mask, if there is one.
 
-    A layout of the user says along which axes it is masked.
+    With a layout of the user there is no such reason: the layout says along which axes the weight is masked.
     """
     is_user_layout = candidate.layout is not None and candidate.layout.rule == "user"
     if weight.value is None or weight.parameter != "weight" or is_user_layout or candidate.unsupported_reason:

@@ -68,7 +68,7 @@ class SparsifierCallback(Callback):  # type: ignore[misc] # lightning is untyped
         self.sparsifier.check_model(pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Couple the ranks, note the number of optimizer steps so far, and register the optimizers if that is needed.
+        """Join the process group, note the number of optimizer steps so far, and register optimizers if needed.
 
         Lightning initializes `torch.distributed` in `fit`, after the sparsifier was created.
 
@@ -145,7 +145,7 @@ def _masked_state(sparsifier: Sparsifier, strategy: Strategy) -> dict[str, Any]:
 
 
 def _may_write_weights(callback: Callback) -> bool:
-    """Whether a callback may write weights into the model or a checkpoint, such as an average of a user's own."""
+    """Whether a callback may write weights into the model or a checkpoint, such as a user's own averaging."""
     # Lightning's callbacks that save checkpoints (`Checkpoint`) are excluded: they must run after this callback's step,
     # so that they save the masks of that step.
     has_hook = type(callback).on_save_checkpoint is not Callback.on_save_checkpoint

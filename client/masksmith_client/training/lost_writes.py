@@ -1,7 +1,7 @@
 """Writes into masked values, which are lost: reading a masked weight returns a temporary tensor.
 
-Writes in place are found by the version of that tensor, which also `detach()` and views share. Writes to its `.data`,
-and to the `to_local()` of a DTensor, have a version of their own, and are not found.
+Writes in place are found by the version counter of that tensor, which its `detach()` and its views share. Its `.data`
+and the `to_local()` of a DTensor have version counters of their own: writes to them are not found.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def is_initializer(function_name: str) -> bool:
 
 
 class Watch(weakref.ref[Tensor]):
-    """A reference to masked values, with a tensor that has the same version, and the version at the last check."""
+    """A weak reference to masked values, a tensor that shares their version counter, and the version last checked."""
 
     __slots__ = ("masking", "same_version", "version")
     same_version: Tensor

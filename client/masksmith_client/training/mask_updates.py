@@ -61,7 +61,7 @@ class MaskUpdates:
     def follow_process_group(self) -> None:
         """Couple the ranks if the process group has changed; see `Refresher.follow_process_group`."""
         if self._refresher.follow_process_group():
-            self._pacing.reset()  # Ranks that request masks at the same steps must have the same state.
+            self._pacing.reset()  # All ranks must request masks at the same steps, so they need the same pacing state.
 
     def advance(self) -> None:
         """Count an optimizer step: apply masks that have arrived; then request masks if they are due.
@@ -86,7 +86,8 @@ class MaskUpdates:
 
         Raises:
             ClientError: If masks that were waited for cannot be computed.
-            InputError: If the caller's `scores` returns something else than the scores of a layer.
+            InputError: If the caller's `scores` returns something else than the scores of a layer. This class is a
+                subclass of `ClientError`.
         """
         if self._refresher.pending is not None:
             has_become_due = self._pacing.on_late(self.step)

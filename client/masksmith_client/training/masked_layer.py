@@ -143,7 +143,7 @@ class MaskedLayer:
         if masking is not None and masking.is_copied_from_another(self.masking):
             raise InputError(
                 f"the copy's {self.name!r} still has the mask of another Sparsifier, under which it was copied: copy "
-                "the model again, or call that one's bake(copy) before this one is created"
+                "the model again, or call bake(copy) of that Sparsifier before this one is created"
             )
 
     @torch.no_grad()

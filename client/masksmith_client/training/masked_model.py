@@ -59,7 +59,8 @@ class MaskedModel:
             model: The model, or a module that contains it.
 
         Raises:
-            InputError: If `model` contains no masked layer, or for a reason of `plain_state_dict`.
+            InputError: If `model` contains no masked layer, if the state dict lacks the weight of a layer, or for a
+                reason of `plain_state_dict`.
         """
         mask_state_dict(state, model, self._check_and_adopt_layers())
 
@@ -86,8 +87,8 @@ class MaskedModel:
             for name in module._parameters:
                 if is_masked(module, name) and (id(module), name) not in own:
                     raise InputError(
-                        f"'{path}.{name}' has the mask of another Sparsifier, and a trainer's checkpoints hold the "
-                        "masked weights of one: bake the masks of the other one, or mask all layers with one Sparsifier"
+                        f"'{path}.{name}' has the mask of another Sparsifier, and a trainer's checkpoints support only "
+                        "one Sparsifier: bake the masks of the other one, or mask all layers with one Sparsifier"
                     )
 
     def merge_adapters(self) -> dict[str, float]:
@@ -135,7 +136,7 @@ class MaskedModel:
         """Give layers back the sharded weights that FSDP2 has replaced for a while; see `sharding.reshard`.
 
         Raises:
-            InputError: If a sharded weight is whole nevertheless, unless the masks are baked.
+            InputError: If a weight that was sharded is still whole afterwards, unless the masks are baked.
         """
         reshard(self._model)
         for layer in () if self._baked else self._layers:

@@ -31,8 +31,8 @@ RESETS = ("reset_parameters", "_reset_parameters")
 FSDP2_READER, TENSOR_PARALLEL_READER = "reset_sharded_param", "_partition_linear_fn"
 """Functions of torch that read a module's weight to shard it."""
 QCONFIG, FAKE_QUANTISED = "qconfig", "weight_fake_quant"
-"""Attribute that torch.ao.quantization sets on each module before it replaces modules, and deletes after it has
-converted the modules; and a submodule by which a module is known that `prepare_qat` has put in place of another."""
+"""The attribute that torch.ao.quantization sets on each module before it replaces modules, and deletes after it has
+converted the modules; and a submodule that identifies the modules that `prepare_qat` has put in place of others."""
 QCONFIG_SETTER = ("torch.ao.quantization.quantize", "_propagate_qconfig_helper")
 """Module and name of torch's function that sets the qconfig of a module, by its name or by its exact class."""
 PARAMETER_READER = ("torch.nn.modules.module", "get_parameter")
@@ -44,7 +44,7 @@ PARAMETRIZATION_REMOVER = ("torch.nn.utils.parametrize", "remove_parametrization
 MODE_SETTERS = ("train", "eval")
 """Methods in which layers with adapters, such as loralib's, merge their adapters into the weight."""
 ADAPTER_ATTRIBUTES = ("lora_A", "lora_a", "merged")
-"""Attributes, any of which a layer with an adapter has."""
+"""Attributes of layers with adapters: each such layer has at least one of them."""
 _names_masked_in_place: weakref.WeakKeyDictionary[torch.nn.Module, set[str]] = weakref.WeakKeyDictionary()
 """By module, the names of its parameters whose own values are masked, without `attach`."""
 
@@ -137,7 +137,8 @@ def _qconfig_property() -> property:
     """Return the property `qconfig` of a masked module; it is None if the module is not to be quantised.
 
     torch.ao.quantization chooses the replacement of a module by its exact class, so it leaves a masked module as it is.
-    Setting the property raises an InputError if this would happen; deleting it does so if this has happened.
+    Setting the property raises an InputError if torch would leave the module as it is; deleting it raises one if torch
+    has left the module as it is.
     """
 
     def read(module: torch.nn.Module) -> Any:
@@ -232,7 +233,7 @@ def _restore(base: type[torch.nn.Module], masked_parameters: tuple[tuple[str, bo
 
 
 def _set_state(name: str, base: type[torch.nn.Module]) -> Callable[..., None]:
-    """Return the method that gives a copy of a masked module its state; the copy of the masking then finds the copy."""
+    """Return the method that gives a copy of a masked module its state, and registers the copy with its masking."""
 
     def set_state(module: torch.nn.Module, state: dict[str, Any]) -> None:
         base.__setstate__(module, state)  # type: ignore[no-untyped-call]
@@ -277,8 +278,8 @@ def _refuse_merge(frame: FrameType, module_name: str) -> None:
     """Raise `InputError` if the code that reads a weight is a method of peft, or of a layer that has an adapter.
 
     Args:
-        frame: The code: a function that is named as a merge, or a `train()` or `eval()`.
-        module_name: The name of the Python module that has the function.
+        frame: The frame of that code: a function with "merge" in its name, or `train()` or `eval()`.
+        module_name: The name of the Python module that defines the function.
     """
     method = frame.f_code.co_name
     if module_name.startswith("peft.") and method not in MODE_SETTERS:

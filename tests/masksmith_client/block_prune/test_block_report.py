@@ -93,7 +93,8 @@ def test_blocks_that_could_not_be_tuned_are_named_at_the_end(tmp_path, capsys, m
     assert run(prune_command(model, tmp_path / "out", text, "--update", "reconstruct")) == 0
     printed = capsys.readouterr().err
     for number in range(2):
-        assert f"model.layers.{number} is not tuned, and keeps the weights from before: no gradient" in printed
+        outcome = "is not tuned, and keeps its weights from before the tuning: no gradient"
+        assert f"model.layers.{number} {outcome}" in printed
 
 
 def stopped(*arguments):

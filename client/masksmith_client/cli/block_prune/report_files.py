@@ -94,7 +94,7 @@ def blocks_not_tuned(folder: Path) -> list[str]:
     """Read the report in an output, and describe the blocks that could not be tuned, with reasons."""
     blocks = parse_json((folder / BLOCK_REPORT_NAME).read_bytes())["blocks"]
     return [
-        f"{block['name']} is not tuned, and keeps the weights from before: {block['tuning']['stopped']}"
+        f"{block['name']} is not tuned, and keeps its weights from before the tuning: {block['tuning']['stopped']}"
         for block in blocks
         if block["tuning"] is not None and block["tuning"].get("stopped") is not None
     ]

@@ -159,7 +159,7 @@ class BlockPruning:
 
 
 class _ProgressBar:
-    """Shows a bar that counts the steps of capturing, a batch each, then one that counts the entries of pruned weights.
+    """Shows two bars in turn: of the steps of capturing, one for each batch; then of the entries of pruned weights.
 
     The second bar calls an entry a weight, as users do.
     """

@@ -46,8 +46,8 @@ class Skeleton:
         stored_tensors: Which parameter or buffer each stored tensor becomes.
 
     Raises:
-        InputError: If the model cannot be built; or if the checkpoint lacks a parameter outside the output head, and no
-            stored tensor needs a converter (else `load` raises the error).
+        InputError: If the model cannot be built, or if the checkpoint lacks a parameter outside the output head. If any
+            stored tensor needs a converter, a missing parameter is detected only when it is loaded.
     """
 
     def __init__(self, checkpoint: Checkpoint, *, trust_remote_code: bool) -> None:

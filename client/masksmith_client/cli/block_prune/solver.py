@@ -62,7 +62,7 @@ def block_solver(
         return BlockPruning(skeleton, blocks, choice, method, parts, folder, threads)
 
     with as_input_errors(masksmith.MasksmithError):
-        # The record is written when the output is complete.
+        # If the record exists, an earlier run has written all weights.
         if not (folder.with_name(RECORD_NAME).exists() or new_pruning().is_finished):
             space.check(folder.parent)
 
