@@ -198,7 +198,8 @@ class MatrixReader:
             rows = rows.to(dtype=_torch_float(rows)).cpu().numpy()
         elif rows.dtype not in NUMPY_FLOATS:
             rows = rows.astype(np.float32)
-        return np.require(rows, requirements=["C", "W"])
+        matrix: Matrix = np.require(rows, requirements=["C", "W"])
+        return matrix
 
     def matrix(self) -> Any:
         """Return the whole matrix that `rows` reads, with the tensor's dtype and on its device; a view if possible."""
