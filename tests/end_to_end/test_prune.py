@@ -20,7 +20,8 @@ BY_NAME = {model.name: model for model in MODELS}
 PATTERNS = ["2:4", "self_attn=transposable 4:8"]
 # The command, with small jobs, which stops for good after four tensors.
 STALLED = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # SIGINT is ignored in the background of a shell
 from masksmith_client.checkpoints import remote
 from masksmith_client.cli.app import run
 remote.RemoteSolver.group_bytes = 20_000

@@ -24,6 +24,7 @@ FETCH_PAUSE_S = 10.0
 """Seconds after a fetch, successful or not, in which there is no further one."""
 FETCH_TIMEOUT_S = 5.0
 MAX_DOCUMENT_BYTES = 2**20
+_EDWARDS_ALGORITHMS = ("EdDSA", "Ed25519", "Ed448")
 _FETCH_ERRORS = (
     *(httpx2.HTTPError, httpx2.InvalidURL, TimeoutError),
     # Raised for a document that does not have the expected form.
@@ -104,11 +105,20 @@ async def _fetch_key_set(issuer: str) -> KeySet:
         try:
             if not isinstance(document, dict):  # A text would be taken for a symmetric key.
                 raise TypeError(f"it is a {type(document).__name__}")
-            keys.append(import_key(document))
+            keys.append(import_key(_without_edwards_algorithm(document)))
         except (JoseError, ValueError, TypeError, KeyError) as error:  # KeyError: for a curve that is not known.
             log.info("a key of issuer %s is not used: %s: %s", issuer, type(error).__name__, error)
     # A symmetric key that is published is not secret: anybody could sign tokens with it.
     return KeySet([key for key in keys if key.key_type != "oct"])
+
+
+def _without_edwards_algorithm(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a key without `alg` if that is a name of Edwards curve signatures.
+
+    Such a signature has two names, `EdDSA` and that of the curve (RFC 9864), but joserfc accepts only the one in the
+    key's `alg`. Without it, joserfc accepts both, and still compares the curve.
+    """
+    return {name: value for name, value in document.items() if name != "alg" or value not in _EDWARDS_ALGORITHMS}
 
 
 async def _fetch(client: httpx2.AsyncClient, url: str) -> Any:

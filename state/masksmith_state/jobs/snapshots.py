@@ -85,5 +85,6 @@ def _snapshot(job: str, replies: list[Any]) -> Snapshot | None:
     fields, parts, reports, taken_fields, worker_names = replies
     if not fields:
         return None
+    JobState(fields["state"])  # raises an error if the state, which properties read, is missing or unknown
     served_queues = frozenset(queue for queue, worker in zip(QUEUES, worker_names, strict=True) if worker is not None)
     return Snapshot(job, fields, parts, reports, frozenset(taken_fields), served_queues)
