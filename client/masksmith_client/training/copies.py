@@ -46,9 +46,10 @@ def bake_copy(model: torch.nn.Module, copy: torch.nn.Module, layers: Iterable[Ma
     The copy's weights may differ from the model's, for example because they are an average.
 
     Raises:
-        InputError: If the copy is not a module, lacks a masked layer, or has a weight of another shape; if an adapter
-            is merged into a weight of the copy; or if values were written in place into the temporary tensor that
-            reading a masked weight of the copy returns. The copy is then unchanged.
+        InputError: If the copy is not a module, lacks a masked layer, or has a layer that `MaskedLayer.check_copy`
+            refuses, for example because its weight has another shape; if an adapter is merged into a weight of the
+            copy; or if values were written in place into the temporary tensor that reading a masked weight of the copy
+            returns. The copy is then unchanged.
     """
     if not isinstance(copy, torch.nn.Module):
         raise InputError(f"model={type(copy).__name__} is not a torch.nn.Module")

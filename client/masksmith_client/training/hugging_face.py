@@ -1,8 +1,10 @@
-"""Callback that runs a sparsifier in a Hugging Face Trainer; needs the extra `huggingface`.
+"""Callback that runs a sparsifier in a Hugging Face Trainer.
 
-from masksmith_client.training.hugging_face import SparsifierCallback
+    from masksmith_client.training.hugging_face import SparsifierCallback
 
-trainer = transformers.Trainer(model, callbacks=[SparsifierCallback(sparsifier)])
+    trainer = transformers.Trainer(model, callbacks=[SparsifierCallback(sparsifier)])
+
+It needs the extra `huggingface`.
 """
 
 from __future__ import annotations

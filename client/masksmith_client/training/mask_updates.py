@@ -103,7 +103,10 @@ class MaskUpdates:
                 raise ClientError(f"the masks of step {self.step} could not be computed: {response.failure}")
 
     def finish_pending(self) -> None:
-        """Wait for the pending request, if there is one, and apply its masks, unless it failed or was dropped."""
+        """Wait for the pending request, if there is one, and apply its masks.
+
+        They are not applied if the request failed or was dropped, or if layers are dense at this step.
+        """
         if self._refresher.pending is not None:
             self._apply(self._refresher.wait())
 

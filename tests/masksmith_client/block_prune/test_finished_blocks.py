@@ -12,22 +12,34 @@ from masksmith_client.cli.block_prune.finished_blocks import FinishedBlocks
 NAME = "layer.weight"
 
 
-@pytest.mark.parametrize(("dtype", "is_refused"), [("F16", True), ("BF16", False), ("F32", False)])
-@pytest.mark.parametrize("value", [65_536.0, -1e30])
-def test_values_that_overflow_in_the_checkpoint_are_refused(tmp_path, dtype, is_refused, value):
+def written(folder, dtype, value):
+    """Write a finished block with a weight of this dtype and an entry of this value; return the files of blocks."""
     model = torch.nn.ModuleDict({"layer": torch.nn.Linear(4, 4)}).requires_grad_(False)
     model["layer"].weight[1, 2] = value
     weight = SimpleNamespace(name=NAME, mask=torch.ones(4, 4, dtype=torch.bool).numpy())
     report = SimpleNamespace(weights=[weight], as_dict=lambda: {"weights": [{"name": NAME}]})
     choice = SimpleNamespace(tensors={NAME: SimpleNamespace(dtype=dtype)})
-    blocks = FinishedBlocks(tmp_path, choice, PruneMethod.parse("wanda", "admm"), {})
-    if not is_refused:
-        blocks.write(0, report, model)
-        assert len(blocks.reports) == 1
-        return
-    with pytest.raises(
-        masksmith.PruningError, match=r"layer\.weight: its updated values reach .* overflows in float16"
-    ):
-        blocks.write(0, report, model)
-    assert not blocks.reports
+    blocks = FinishedBlocks(folder, choice, PruneMethod.parse("wanda", "admm"), {})
+    blocks.write(0, report, model)
+    return blocks
+
+
+@pytest.mark.parametrize("dtype", ["BF16", "F32"])
+@pytest.mark.parametrize("value", [65_536.0, -1e30])
+def test_values_in_the_range_of_the_checkpoint_are_written(tmp_path, dtype, value):
+    assert len(written(tmp_path, dtype, value).reports) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (65_536.0, "reach 65536, which overflows in float16"),
+        (-1e30, r"reach 1e\+30, which overflows in float16"),
+        (float("nan"), "contain NaN or infinity"),
+        (float("-inf"), "contain NaN or infinity"),
+    ],
+)
+def test_values_that_the_checkpoint_cannot_hold_are_refused(tmp_path, value, reason):
+    with pytest.raises(masksmith.PruningError, match=rf"layer\.weight: its updated values {reason}"):
+        written(tmp_path, "F16", value)
     assert not list(tmp_path.iterdir())

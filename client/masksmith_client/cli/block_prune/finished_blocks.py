@@ -7,6 +7,7 @@ these weights, in the dtypes of the checkpoint.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -89,7 +90,9 @@ class FinishedBlocks:
         stored_values = values.to(getattr(torch, dtype))
         if not bool(stored_values.isfinite().all()):
             largest = float(values.abs().max())
-            raise PruningError(f"its updated values reach {largest:g}, which overflows in {dtype}", name)
+            is_finite = math.isfinite(largest)
+            reason = f"reach {largest:g}, which overflows in {dtype}" if is_finite else "contain NaN or infinity"
+            raise PruningError(f"its updated values {reason}", name)
         return stored_values
 
     def _values(self, model: Any, name: str) -> torch.Tensor:

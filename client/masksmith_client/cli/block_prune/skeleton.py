@@ -122,7 +122,7 @@ class Skeleton:
         """
         outside = self._names_outside(prefix)
         self._load(name for name, target in self.stored_tensors.targets.items() if target in outside)
-        self._load_tied(name for name in outside if name in dict(self.model.named_parameters()))
+        self._load_tied(outside & {name for name, _ in self.model.named_parameters()})
 
     def release_outside(self, prefix: str) -> None:
         """Free the parameters that `load_outside` loads."""
