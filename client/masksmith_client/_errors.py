@@ -68,7 +68,7 @@ class TimeoutError(TransportError, builtins.TimeoutError):
 
 
 class SlowResponseError(TimeoutError):
-    """The head or the body of a response arrives too slowly. It is not retried: a retry would be as slow."""
+    """The head or the body of a response arrives too slowly. The request is not retried: a retry would be as slow."""
 
 
 class WireError(TransportError):

@@ -61,7 +61,7 @@ class JobView:
         return [*self._skipped, *self.document.skipped]
 
     def _without_session(self) -> JobView:
-        """Return what can be pickled of the job: without the session of a `Job`, and what only its downloads need."""
+        """Return a copy that can be pickled: it has neither the session of a `Job`, nor what only downloads need."""
         return JobView(self.document, self._skipped, notes=self.notes)
 
     def __repr__(self) -> str:

@@ -69,8 +69,8 @@ class Job(JobView):
                 gets no answer, this method may return later, after the `timeout_s` of the client.
             progress: Show a progress bar; None shows it on terminals and in notebooks, and
                 `"lines"` also prints lines elsewhere.
-            on_event: Called with every event. In the last 30 s before the timeout the job is polled instead: then it is
-                called with progress and state after each poll, until a poll finds that the job has ended.
+            on_event: Called with every event. In the last 30 s before the timeout the job is polled instead: then
+                `on_event` is called with progress and state after each poll, until a poll finds that the job has ended.
 
         Raises:
             JobFailedError: If the job failed or was canceled.
@@ -206,7 +206,7 @@ class Jobs:
             filters: See `JobFilters`.
 
         Raises:
-            InputError: If a filter is invalid; like all errors of this method, when the iteration begins.
+            InputError: If a filter is invalid. All errors of this method are raised by the iteration, not by the call.
             TypeError: If a filter does not exist.
         """
         return self._session.iterate(operations.list_jobs(self._session, limit, filters))

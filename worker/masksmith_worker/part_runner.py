@@ -155,7 +155,7 @@ class PartRunner(ABC):
         """Process the part; from the first failure of the store on, retry for `store_patience_s`.
 
         The store fails, for example, if its disk is full. The seconds are counted from the first failure, not from the
-        start; a failure after them ends the attempt.
+        start; a failure of the store after this time ends the attempt.
         """
         deadline: float | None = None
         while True:

@@ -84,7 +84,7 @@ class ReferencePruner:
         try:
             job.wait(progress=self.progress)
         except KeyboardInterrupt:
-            with suppress(ClientError):  # It may have ended, or the service may be unreachable: Ctrl-C ends the call.
+            with suppress(ClientError):  # The job may have ended, or the service may be unreachable.
                 job.cancel()
             raise
         return job.output()
@@ -219,7 +219,7 @@ def _layout_input(layout: Layout | None) -> LayoutInput | None:
 
 
 def _local_choice(path: Path, listing: ModelListing, options: ChoiceOptions) -> list[ChosenTensor] | None:
-    """Choose tensors as `prune_model` does; None if there is no readable model here, or it has other tensors."""
+    """Choose tensors as `prune_model` does; None if no readable model with the listed tensors is here."""
     try:
         weights = find_weights(path)
     except InputError:

@@ -120,7 +120,7 @@ class Checkpoint:
         """Refuse a quantised checkpoint in whose stored numbers zeros cannot be set or counted.
 
         Raises:
-            InputError: Saying how it is quantised and what to do.
+            InputError: If it is such a checkpoint; the message says how it is quantised and what to do.
         """
         reason = uncounted_zeros_message(self.config, self._dtypes)
         if reason is not None:
@@ -197,18 +197,20 @@ class Checkpoint:
 def _check_config(config: Mapping[str, Any], shards: Shards, folder: Path) -> None:
     """Refuse a config that contradicts the tensors.
 
-    It may contradict the tensors that the index does not list: they may be of blocks that were removed from index and
-    config, and not from the files. Names of settings differ between models, so a contradiction may be apparent only:
-    the config is accepted if the model that it names, as `transformers` builds it, has exactly the matrices of the
-    checkpoint.
+    The config may contradict the tensors that the index does not list: their blocks may have been removed from index
+    and config, but not from the files. Names of settings differ between models, so a contradiction may be only
+    apparent: the config is accepted if the model that it names, as `transformers` builds it, has exactly the matrices
+    of the checkpoint.
     """
     shapes = {tensor.name: tensor.shape for tensor in shards.tensors.values()}
     contradiction = find_contradiction(config, shapes, folder / CONFIG_NAME)
     if contradiction is None:
         return
     listed_shapes = {name: shape for name, shape in shapes.items() if name not in shards.unlisted}
-    is_of_listed = not shards.unlisted or find_contradiction(config, listed_shapes, folder / CONFIG_NAME) is not None
-    if is_of_listed and not has_matrices_of_config_model(folder, shapes):
+    contradicts_listed = (
+        not shards.unlisted or find_contradiction(config, listed_shapes, folder / CONFIG_NAME) is not None
+    )
+    if contradicts_listed and not has_matrices_of_config_model(folder, shapes):
         raise InputError(contradiction)
 
 

@@ -83,7 +83,7 @@ def _write_or_check(work: OutputWork, file: OutputFile, sizes: dict[str, int]) -
         if note.results == work.results_digest(file):
             _write_note(work, file, note)
         else:
-            # The old note is deleted first: the new file does not have the digest in it, and would be refused.
+            # The old note is deleted first: it has the old file's digest, with which the new file would be refused.
             work.delete(work.output.note_location(file.name))
             _write(work, file)
 

@@ -148,7 +148,7 @@ def _masked(work: OutputWork, tensor: PlannedTensor, reports: list[ShardReport])
     options = work.plan.options
     layout = tensor.layout or Layout(default_axes(tensor.shape))
     members = certificate(reports)
-    del members["total_score"]  # So that the record has the same members as that of a local prune.
+    del members["total_score"]  # The record of a local prune does not have this member.
     update = members.pop("update")
     change_report = change(reports, math.prod(tensor.shape))
     return {

@@ -57,8 +57,8 @@ class ShardResults:
         Raises:
             ShardFailedError: As `report` does.
             FileNotFoundError, DamagedBlobError: If the mask is still missing or damaged after solving the shard again.
-            ReplacedBlobError: If solving the shard again has another result than the one that was reported first: the
-                job's document, and what was written before, have the first one.
+            ReplacedBlobError: If solving the shard again gives another result than before: the job's document and the
+                files that are already written have the first result.
         """
         return self._read(index, lambda report: self._store.get(result_name(str(report.result)), report.mask_digest))
 
@@ -73,8 +73,8 @@ class ShardResults:
         try:
             return read(report)
         except (FileNotFoundError, DamagedBlobError):
-            again = self._ensure_solved(index)
-        if (again.mask_digest, again.weights_digest) != (report.mask_digest, report.weights_digest):
+            new_report = self._ensure_solved(index)
+        if (new_report.mask_digest, new_report.weights_digest) != (report.mask_digest, report.weights_digest):
             raise ReplacedBlobError(result_name(str(report.result)))
-        self._reports[index] = again
-        return read(again)
+        self._reports[index] = new_report
+        return read(new_report)

@@ -135,7 +135,7 @@ class BudgetAllocator:
 
 @contextmanager
 def _naming(tensor: PlannedTensor) -> Iterator[None]:
-    """Name the tensor in errors of its inputs: a budget is divided for shards of any tensor of the job."""
+    """Name the tensor in errors of its inputs: the shard that divides the budget may belong to another tensor."""
     try:
         yield
     except DamagedUploadError as error:

@@ -26,7 +26,7 @@ class DamagedUploadError(Exception):
 
     Attributes:
         digest: Digest of the upload.
-        tensor: Name of the tensor in it, if it was read to divide a budget among all tensors; else None.
+        tensor: Name of its tensor, if the upload was read to divide a budget among all tensors; else None.
     """
 
     def __init__(self, digest: str, tensor: str | None = None) -> None:

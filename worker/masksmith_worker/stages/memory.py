@@ -21,7 +21,7 @@ WAIT_S = 0.5
 MEMORY_INFO = Path("/proc/meminfo")
 OWN_STATM = Path("/proc/self/statm")
 OWN_CGROUPS = Path("/proc/self/cgroup")
-"""The control groups of this process, one a line: `ID:CONTROLLERS:PATH`; that of version 2 has no controllers."""
+"""The control groups of this process, one per line: `ID:CONTROLLERS:PATH`; CONTROLLERS is empty for version 2."""
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 CGROUP_FILES = ("memory.max", "memory.current", "memory.stat")
 """Limit, use and statistics of a control group of version 2."""
@@ -63,7 +63,7 @@ def reserved_memory(
     if matrix_bytes * matrices <= WHOLE_BYTES:
         yield
         return
-    # The matrices are used one after the other: only the one in use needs its peak memory, each other one its size.
+    # Only one matrix is in use at a time, and needs the peak memory; each other matrix needs only its own size.
     needed = int(matrix_bytes * (PEAK_MATRICES[use] + matrices - 1))
 
     def wait() -> None:
@@ -112,7 +112,7 @@ def _free_bytes() -> Iterator[int]:
 
 
 def _cgroup_files() -> Iterator[list[Path]]:
-    """Yield the files of this process's control groups for memory, and of all groups around them, which limit it, too.
+    """Yield the files of this process's control groups for memory, and of their parent groups, which limit it, too.
 
     A container may see its own group as the root, so some of the files may not exist.
     """

@@ -15,7 +15,7 @@ from typing import IO
 
 FOLDER_MODE = 0o700
 PID_NAMESPACE = Path("/proc/self/ns/pid")
-"""File whose inode number identifies the namespace of process ids; the same id in two containers is two processes."""
+"""File whose inode number identifies the namespace of process ids; one id means two processes in two containers."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Reservations:
     """Reservations of the processes that share a folder; a process has at most one at a time.
 
     A reservation is a file with a random name that its process has locked. A file that is not locked belongs to a
-    process that has ended, and is deleted. A reservation counts without the bytes that its process has allocated
-    already; but all of its bytes count if the process is in another container, where its memory cannot be read.
+    process that has ended, and is deleted. The bytes that the process has allocated already are subtracted from its
+    reservation, unless the process is in another container, where its memory use cannot be read.
 
     Attributes:
         folder: A folder to which only this user has access.
@@ -129,7 +129,7 @@ class Reservations:
 
 
 def pid_namespace() -> int:
-    """Number of the namespace in which this process has its id; processes of one container have the same."""
+    """Number of the namespace in which this process has its id; it is the same for all processes of a container."""
     return PID_NAMESPACE.stat().st_ino
 
 

@@ -38,7 +38,7 @@ def score_shard(work: ShardWork) -> Array | MagnitudeRows:
 
     Raises:
         ScoresError: If weights have values from which no score can be computed, or an option is out of its range.
-        StatisticError: If a statistic has such values.
+        StatisticError: If a statistic has such values; a subclass of `ScoresError`.
         UploadMissingError: If an upload no longer exists.
         InsufficientMemoryError: If a Gram matrix does not fit into memory.
     """
@@ -146,7 +146,15 @@ class Scoring:
             return self._unless_all_underflow(score, lambda: self._score_of_slices(extra_options))
 
     def _unless_all_underflow(self, score: Callable[[], Array], parts: Callable[[], Iterator[Array]]) -> Array:
-        """Score a part of the tensor; if all of its scores underflow, it is an error only if all others do, too."""
+        """Score a part of the tensor; all of its scores may underflow, unless those of the whole tensor do.
+
+        Args:
+            score: Scores the part.
+            parts: Yields the scores of all parts of the tensor; may yield nothing if the part is the whole tensor.
+
+        Raises:
+            ScoreUnderflowError: If the scores of the whole tensor underflow.
+        """
         try:
             return score()
         except scores.ScoreUnderflowError:

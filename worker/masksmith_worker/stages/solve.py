@@ -49,8 +49,8 @@ def solver_on(name: str, pattern: ms.Pattern, device: str) -> ms.Solver:
     """Make the solver of this name for a device such as `cpu` or `cuda:0`.
 
     Only patterns that constrain both rows and columns of a tile are solved on a GPU; for them, `auto` is replaced by
-    the solver that it selects. The solver runs on the CPU for all other patterns, if it does not support GPUs,
-    or if the GPU cannot be used.
+    the solver that it selects. The solver runs on the CPU for all other patterns, and also if it does not support
+    GPUs or the GPU cannot be used.
     """
     solver = by_name(name)
     if device == "cpu" or not isinstance(pattern, TilePattern) or pattern.tile.separable:

@@ -34,8 +34,7 @@ def store_result(
 ) -> ShardReport:
     """Write updated weights (if any) and mask, and only after them the report.
 
-    The report is not stored if a time limit ended the search: the result has a key of its own then, which no other job
-    looks up.
+    A report with the status `time_limit` is not stored: its result has a key of its own, which no other job looks up.
 
     Returns:
         The report, with the digests of what was written.

@@ -58,7 +58,7 @@ def update_shard(work: ShardWork, method: UpdateMethod, solution: ms.Solution) -
     try:
         solution, update = _update(work, method, solution)
     except ms.WeightError:
-        raise  # Not as an `UpdateError`: its class decides the code of the failure.
+        raise  # A subclass of `UpdateError` with an error code of its own, so its class is kept.
     except ms.UpdateError as error:
         is_stack = work.tensor.layout is not None and work.tensor.layout.is_stack
         if error.row is None or is_stack:
