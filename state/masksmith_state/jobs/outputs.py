@@ -13,7 +13,7 @@ from .shards import Source
 NOTE_PREFIX = ".masksmith-done."
 """Prefix of the names of notes; in an unfinished output, each complete file of weights has a note."""
 MAX_NOTED_BYTES = 200
-"""Maximum length in bytes of a file's name that the name of its note contains; longer ones are replaced by a digest.
+"""The name of a file's note contains the file's name; its digest instead, if the name has more bytes than this.
 
 File systems allow names of 255 bytes.
 """
@@ -67,7 +67,7 @@ class PlannedOutput(BaseModel):
         return self.location_of(JOURNAL_NAME)
 
     def note_location(self, name: str) -> str:
-        """Location of the note on a complete file of weights; instead of a long name it has the name's digest."""
+        """Location of the note on a complete file of weights; it contains the file's name, or a long name's digest."""
         is_long = len(name.encode()) > MAX_NOTED_BYTES
         return self.location_of(f"{NOTE_PREFIX}{digest_bytes(name.encode()) if is_long else name}.json")
 

@@ -95,7 +95,8 @@ class JobRecords(JobReader, JobIndex):
 
         Raises:
             FullError: If a limit of `admission` is reached.
-            MissingUploadError: If an upload was not sent by the owner, or by anybody, as `admission.uploaders` says.
+            MissingUploadError: If an upload was not sent: with `admission.uploaders` `owner`, by the owner; with
+                `anybody`, by any key. Not checked without `admission.uploaders`.
             MissingResultError: If a result of an earlier job that this job reads was deleted; not checked without
                 `admission.uploaders`.
         """
@@ -234,7 +235,7 @@ def _limits(admission: Admission) -> dict[str, int | None]:
 
 def record_bytes(fields: Mapping[str, str], texts: Sequence[str]) -> int:
     """Estimate a job's bytes in the broker, from its fields and from the texts of its shards or cases."""
-    # A name may have a lone surrogate, which no encoding but this accepts.
+    # A name may have a lone surrogate, which `encode` accepts only with this error handler.
     text_bytes = sum(len(text.encode("utf-8", "surrogatepass")) for text in (*texts, *fields.values()))
     return JOB_BYTES + len(texts) * PART_BYTES + text_bytes
 

@@ -23,7 +23,8 @@ class ShardReport(BaseModel):
         pattern: The pattern that the request gave to this tensor, or that a budget assigned to it; None for the job's.
         budget_gap: Relative optimality gap of the division of the budget between tensors; None without a budget.
         status: Status of the solution; None if the shard has no result.
-        objective, upper_bound, total_score: Those of the shard, in float64; `total_score` is the sum of all scores.
+        objective, upper_bound: Objective of the shard's mask and its upper bound, in float64.
+        total_score: Sum of all scores of the shard, in float64.
         kept_score: Sum of the kept scores. It differs from `objective` if the pattern maximises something else (blocks
             by another norm than l1). None in results of older workers, for which the two are equal.
         kept, entries: Number of kept entries, and of all entries.
@@ -35,7 +36,7 @@ class ShardReport(BaseModel):
         spectrum: Singular values of the masked weight, if the job computes them; then the shard is the whole tensor.
         added: Number of entries that the mask keeps and the previous mask drops; None without a previous mask.
         dropped: Number of entries that the mask drops and the previous mask keeps; None without a previous mask.
-        device: Device on which the shard was solved; of a failed one, the device of the worker that reports the error.
+        device: Device on which the shard was solved; of a failed shard, that of the worker that reports the error.
         error: Why the shard failed; then no other field is set, except `device` and sometimes `pattern`. None if the
             shard succeeded.
         remembered: Whether the result was in the store already.

@@ -103,7 +103,7 @@ class Schedule:
                 if not reply:
                     return None
                 jobs_ahead, seconds = reply
-                # A sum of estimates of which others were subtracted may be slightly negative.
+                # The script subtracts estimates from a sum of estimates, so the result may be slightly negative.
                 starts_in_s = max(0.0, float(seconds)) if seconds else None
                 return QueuePosition(jobs_ahead=int(jobs_ahead), starts_in_s=starts_in_s)
         except UnreadableRecordError as error:
@@ -134,7 +134,7 @@ def exhausted_report(attempts: int, queue: str) -> str:
 
 
 def _lease(token: str, values: list[Any]) -> Lease:
-    """Parse the reply of `lua/take_next.lua`; `pool` is `:long`, or empty."""
+    """Parse the reply of `lua/take_next.lua`; its member `pool` is `:long` for a long shard, and empty for others."""
     attempt, elapsed_s, job, shard, pool, messages_wanted = values
     return Lease(
         job=job,
