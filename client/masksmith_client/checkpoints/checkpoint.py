@@ -35,7 +35,7 @@ class Checkpoint:
         tensors: Tensors by name, sorted by `natural_key`; with an index, each in the file that the index names for it.
         headers: Headers by file.
         config: The model's `config.json`; None if it has none.
-        unlisted: Those of `tensors` that are in a file and not in the index.
+        unlisted: Members of `tensors` that are in a file, but not in the index.
         duplicates: Maps a tensor's name to the files that contain the tensor, besides the one that the index names.
     """
 

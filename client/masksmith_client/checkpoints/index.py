@@ -24,7 +24,7 @@ class Shards:
         headers: Headers by file, in the order in which the index first names the files.
         tensors: All tensors of the files by name, each in the file that the index names; without an index, in the
             only file.
-        unlisted: Those of `tensors` that the index does not list. `from_pretrained` loads all tensors of a file that
+        unlisted: Members of `tensors` that the index does not list. `from_pretrained` loads all tensors of a file that
             the index names, so they belong to the model.
         duplicates: Maps a tensor's name to the files that contain the tensor, besides the one that the index names.
     """

@@ -71,7 +71,7 @@ class ShardOutput:
         self._skip_to(entry.stop)
 
     def write_from_indexed_file(self, step: Step) -> None:
-        """Write a tensor of which this file has a duplicate, with the bytes of the file that the index names for it."""
+        """Write this file's duplicate of a tensor, with the bytes in the file that the index names for the tensor."""
         self.write_values(step.entry, step.source.pieces())
 
     def _skip_to(self, stop: int) -> None:

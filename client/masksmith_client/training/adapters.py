@@ -210,7 +210,7 @@ def _unsupported_reason(holder: Any) -> str | None:
         return "its weight is transposed (fan_in_fan_out)"
     for member, text in (
         ("lora_magnitude_vector", "DoRA scales the whole weight"),
-        ("lora_variant", "it is a variant of LoRA that adds something else than the product B A"),
+        ("lora_variant", "it is a variant of LoRA that adds something other than the product B A"),
     ):
         value = getattr(holder, member, None)
         # Layers of peft have these as mappings by the name of the adapter, empty for plain LoRA.

@@ -86,7 +86,7 @@ class MaskUpdates:
 
         Raises:
             ClientError: If masks that were waited for cannot be computed.
-            InputError: If the caller's `scores` returns something else than the scores of a layer. This class is a
+            InputError: If the caller's `scores` returns something other than the scores of a layer. This class is a
                 subclass of `ClientError`.
         """
         if self._refresher.pending is not None:

@@ -107,7 +107,7 @@ class WatchedOptimizers:
         # A single change is accepted: a checkpoint may have been loaded while a gradient scaler skipped the step.
         if other_changes > 1:
             raise InputError(
-                f"{layer.name!r} was changed by something else than the watched optimizer: call watch() with the "
+                f"{layer.name!r} was changed by something other than the watched optimizer: call watch() with the "
                 "optimizer that trains it"
             )
 

@@ -128,7 +128,7 @@ class Sparsifier(MaskedModel):
 
         Raises:
             InputError: If a masked layer was replaced or cannot be masked any more; the method needs the optimizer and
-                none is watched; `scores` returns something else than the scores of a layer; the masks are baked; a
+                none is watched; `scores` returns something other than the scores of a layer; the masks are baked; a
                 state dict of the model has overwritten what `load_state_dict` has restored; values were written in
                 place into a masked weight, which is temporary; or an adapter is merged into a masked layer.
             ClientError: If masks cannot be computed, and `Refresh.wait` is set.
@@ -155,8 +155,8 @@ class Sparsifier(MaskedModel):
 
         Raises:
             InputError: If layers are dense at this step by the schedule, a masked layer was replaced or cannot be
-                masked any more, `scores` returns something else than the scores of a layer, the masks are baked, values
-                were written in place into a masked weight, or an adapter is merged into a masked layer.
+                masked any more, `scores` returns something other than the scores of a layer, the masks are baked,
+                values were written in place into a masked weight, or an adapter is merged into a masked layer.
             ClientError: If the request fails; or if a layer gets no mask: the message names the first such layer.
         """
         self._check_not_baked()

@@ -36,7 +36,7 @@ UNPACKED_BYTES = 2**20
 Blob = tuple[str, int, str | None]
 """Name, size and digest of a blob; the digest is None if the blob was stored without one."""
 FinishedTensors = list[tuple[PlannedTensor, list[tuple[Shard, ShardReport]]]]
-"""Tensors of which all shards have succeeded, with each shard and its report."""
+"""Tensors whose shards have all succeeded; each tensor with its shards and their reports."""
 
 
 def finished_tensors(record: JobRecord, records: JobRecords) -> FinishedTensors:

@@ -186,7 +186,7 @@ class ProductRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def has_own_forward(module: torch.nn.Module) -> bool:
-    """Whether a layer computes anything else than its base class defines.
+    """Whether a layer computes anything other than its base class defines.
 
     It does if its class overrides the computation, if a `forward` was set on the layer or on the base class itself, or
     if a function of torch that it calls was replaced, such as `torch.nn.functional.linear`.

@@ -49,7 +49,7 @@ class _Chunk:
             np.empty((columns, columns)),
         )  # fmt: skip
         self.refresh(range(len(order) // m))
-        # Larger than rounding errors, because of which a swap and its reverse could both seem to gain.
+        # Larger than rounding errors: otherwise a swap and its reverse could both seem to gain.
         self.min_gain = 1e-9 * max(1e-30, float(self._scores.sum()))
 
     @property

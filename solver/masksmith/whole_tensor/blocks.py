@@ -54,7 +54,7 @@ def solve_blocks(problem: Problem, pattern: Block, options: WholeTensorOptions) 
 
 
 def block_values(problem: Problem, pattern: Block, nested_solution: Solution | None) -> Duals:
-    """Return the value of every block, `[block rows, block columns]`, of which `solve_blocks` keeps the largest sum.
+    """Return the value of every block, `[block rows, block columns]`; `solve_blocks` keeps the largest sum of values.
 
     Args:
         problem: The tensor, or whole block rows of it.

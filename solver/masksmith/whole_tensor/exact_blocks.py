@@ -40,7 +40,7 @@ def _scores(
 ) -> Iterator[Matrix]:
     """Read the scores that count in each block: 0 where the inner mask drops them; for a hybrid, where it keeps them.
 
-    `blocks` are sorted indices of blocks, of which a row has `across`.
+    `blocks` are sorted indices of blocks; each block row has `across` blocks.
     """
     for row, blocks_of_row in groupby(blocks.tolist(), lambda block: block // across):
         first = row * pattern.rows

@@ -1,4 +1,4 @@
-"""Deletes many blobs of which some may be impossible to delete."""
+"""Deletes many blobs; if some cannot be deleted, the others are deleted nevertheless."""
 
 from __future__ import annotations
 

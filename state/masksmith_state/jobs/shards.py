@@ -21,7 +21,7 @@ from .costs import GRAM_S, OVERHEAD_S, TARGET_S, estimated_seconds
 SHARD_BYTES = 16 * 2**20
 """Target size of a shard."""
 BLOCK_SIDE = 16
-"""Rows, and columns, of the blocks of which the report of a shard counts those that have a kept entry.
+"""Rows and columns of a block; the report of a shard counts the blocks that have a kept entry.
 
 Shards begin at multiples of this many rows if possible, so that each shard consists of whole blocks.
 """

@@ -263,7 +263,7 @@ def test_an_optimizer_that_takes_over_unseen_is_named(model):
     sparsifier = Sparsifier(model, PATTERN, ms.solve, None, MaskedDecay(), optimizer=first)
     train(model, first, sparsifier, 2)
     second = torch.optim.SGD(model.parameters(), lr=0.1)
-    with pytest.raises(InputError, match=r"'2\.weight' was changed by something else than the watched optimizer"):
+    with pytest.raises(InputError, match=r"'2\.weight' was changed by something other than the watched optimizer"):
         train(model, second, sparsifier, 2)
     sparsifier.watch(second)
     train(model, second, sparsifier, 2)

@@ -115,7 +115,7 @@ class Watcher(CopyFollower):  # type: ignore[no-untyped-call]
         return result
 
     def _note_output_uses(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
-        """Record which outputs of products an operation uses, except those of which it returns a view."""
+        """Record which outputs of products an operation uses; a view of an output is no use of it."""
         results = {storage_id(tensor) for tensor in tensors_in((result,))}
         for tensor in tensors_in((args, kwargs)):
             if storage_id(tensor) not in results:

@@ -58,7 +58,7 @@ class TorchSolver(RefusesByTile, ABC):
         with torch.inference_mode(), torch_threads(1):
             for at in range(0, len(tiles), step):
                 part = slice(at, at + step)
-                chunk = np.require(tiles[part], requirements="W")  # copied if read-only, of which torch warns
+                chunk = np.require(tiles[part], requirements="W")  # copied if read-only: torch would warn
                 results = self.solve_tiles(torch.from_numpy(chunk).to(device), tile)
                 mask[part], u[part], v[part] = (result.cpu().numpy() for result in results)
         return PanelAnswer.of_tiles(panel, mask, u, v)
