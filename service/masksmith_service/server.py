@@ -35,8 +35,8 @@ STARTUP_FAILURE = 3
 GRACE_S = 20
 """Seconds after a stop signal within which requests must end."""
 GC_THRESHOLDS = (10_000, 20, 100)
-"""Arguments of `gc.set_threshold`: new objects for each collection of the youngest generation, collections of the
-youngest generation for each one of the middle one, and collections of the middle one for each one of the oldest."""
+"""Arguments of `gc.set_threshold`: the number of new objects after which the youngest generation is collected, and the
+numbers of collections of a generation (the youngest, the middle one) after which the next older one is collected."""
 SWITCH_INTERVAL_S = 0.0005
 """Switch interval of the interpreter: how long the event loop can delay a thread; the default is ten times as long."""
 HANG_S = 60

@@ -94,7 +94,7 @@ class PruningError(MasksmithError, ValueError):
 
     Attributes:
         reason: Description of the error.
-        name: Name of the one block or weight that caused the error; None if there is no such one.
+        name: Name of the block or weight that caused the error; None if no single one did.
     """
 
     def __init__(self, reason: str, name: str | None = None) -> None:
