@@ -39,7 +39,7 @@ class Measurement:
         eager: Time of an eager call.
         graph: Time of a replay from a CUDA graph, without the overhead of Python and the launch; CUDA only.
         speedup: Median dense time / median time of the kernel: of replays if both have a graph, else of eager calls.
-        eager_speedup: The same, always of eager calls.
+        eager_speedup: Median dense time / median time of the kernel, of eager calls.
         error: Largest error against float64, relative to the largest possible rounding error; above 1 the result is
             wrong, and the kernel has failed. None also if the result contains NaN or has the wrong shape.
         pack_s: Seconds to convert the masked weight to the kernel's format.
@@ -72,7 +72,7 @@ class Measurement:
     def compared_with(self, dense: Measurement) -> tuple[Timing, Timing] | None:
         """Return the times of dense and of this kernel: of graph replays if both have them, else of eager calls.
 
-        None if one of the two was not timed by eager calls either.
+        None if there is no kind of time that both have.
         """
         for dense_timing, timing in ((dense.graph, self.graph), (dense.eager, self.eager)):
             if dense_timing is not None and timing is not None:

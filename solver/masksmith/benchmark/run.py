@@ -134,7 +134,7 @@ def _check_at_least_one(**counts: int) -> None:
 
 
 def _pattern_text(pattern: str | Pattern) -> str:
-    """Return a pattern as text, which does not have the axis of n:m groups: they are measured along `in`."""
+    """Return a pattern as text. The text omits the axis of n:m groups, so every axis except `in` is refused."""
     if isinstance(pattern, NM) and pattern.axis != "in":
         message = f"pattern {str(pattern)!r} along axis {pattern.axis!r}: only n:m along 'in' can be measured"
         raise BenchmarkError("invalid_benchmark", message)

@@ -15,7 +15,7 @@ from .results import CaseResult, Timing
 _SPECIAL = re.compile(r"\||<(?=[A-Za-z/!?])|\\(?=[\\|<])")
 """Characters that end a cell or begin an HTML tag, and backslashes before them.
 
-Such a backslash would cancel the one that is put before the character.
+Such a backslash would escape the backslash that `_escaped` adds.
 """
 
 

@@ -33,7 +33,8 @@ class LayerAccumulator:
         samples: Number of all input rows so far, not only of those that are kept.
         calls: Number of calls of the layers so far.
         batches: Number of batches so far whose gradient was added.
-        ignores_inputs: Whether `add_inputs` does nothing, for example while a backward pass runs layers again.
+        ignores_inputs: Whether `add_inputs` and `add_rows` add nothing, for example while a backward pass runs layers
+            again.
         unsupported_reason: Why the inputs that were added are not all inputs of the weight; None if they are.
     """
 

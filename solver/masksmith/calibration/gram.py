@@ -10,7 +10,7 @@ from masksmith._torch_modes import in_full_precision
 
 Tensor = torch.Tensor
 SMALL = 2.0**-40
-"""If the largest input is not above this, all are multiplied by a power of two before they are squared in float32."""
+"""Inputs whose largest magnitude is below this, but not 0, are multiplied by a power of two before they are squared."""
 LARGEST_EXPONENT = 100
 """Largest exponent of this power, so that the power itself is in the range of float32."""
 
@@ -19,7 +19,7 @@ LARGEST_EXPONENT = 100
 def product_of(inputs: Tensor) -> Tensor:
     """Return `X^T X` of inputs `X [tokens, in]`.
 
-    It is float64 if they are float64, or so small that squares in float32 would be 0; else float32.
+    The result is float64 if the inputs are float64, or so small that squares in float32 would be 0; else float32.
     """
     inputs = at_least_float32(inputs.detach())
     factor = 1.0 if inputs.dtype == torch.float64 else _factor_of_small(inputs)
